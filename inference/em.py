@@ -1,0 +1,225 @@
+"""Expectation-maximisation: exact responsibilities, closed-form modes, gradients for the rest.
+
+A sweep is
+
+    r_nk ∝ p(c_n = k | theta) exp E_q[log p(children_n | c_n = k, theta)]        (E-step, exact)
+    S = sum_n r_nk E_q[t(x_n)]                                                   (compression)
+    theta_b <- argmax E[log p(theta_b, ...)]   for each block b                  (M-step, on S alone)
+
+and, where there are networks, Optax steps on the same free energy over minibatches, with S kept as a running
+average over about one pass through the data (Cappe and Moulines, 2009).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from vmix.engine import Data, Info, Schedule, Start, check_options
+from vmix.free_energy import Evaluation, evaluate
+from vmix.log_joint import Batch, Expected, gather
+from vmix.plan import Plan
+from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK, ProgramError
+from vmix.updates import maximise
+
+NETWORK_BATCH = 256
+
+
+class EMState(NamedTuple):
+    """What the next sweep needs."""
+
+    globals: dict[str, Array]
+    params: dict[str, Any]
+    opt_state: Any
+    running: Expected | None
+    key: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class EM:
+    """Expectation-maximisation.
+
+    Args:
+        num_sweeps: sweeps at most; a sweep is one pass over the data.
+        batch_size: rows a minibatch; None takes all the data, or 256 rows where there are networks.
+        estimate: "map" (with the priors of the globals) or "ml" (without).
+        tolerance: stop when the objective rises by less, nats per datum a sweep; None never stops early.
+            Only full-data sweeps without networks are judged.
+        learning_rate: of Adam on the networks, decayed by a cosine over all sweeps.
+        optimizer: an Optax transformation for the networks in place of Adam.
+        restarts: initialisations to run; the one with the best objective is kept.
+        anneal: `(first_beta, num_sweeps)`, the likelihood tempered linearly from first_beta up to 1.
+    """
+
+    name: ClassVar[str] = "EM"
+    step_name: ClassVar[str] = "sweep"
+
+    num_sweeps: int = 200
+    batch_size: int | None = None
+    estimate: str = "map"
+    tolerance: float | None = 1e-6
+    learning_rate: float = 1e-3
+    optimizer: optax.GradientTransformation | None = None
+    restarts: int = 1
+    anneal: tuple[float, int] | None = None
+
+    def __post_init__(self) -> None:
+        check_options(self, positive=("num_sweeps", "batch_size", "restarts"))
+        if self.estimate not in ("map", "ml"):
+            raise ValueError(f'EM(estimate=) must be "map" or "ml", found {self.estimate!r}')
+
+    @property
+    def num_steps_total(self) -> int:
+        """How many sweeps the driver runs at most."""
+        return self.num_sweeps
+
+    @property
+    def num_states(self) -> int:
+        """Restarts run side by side."""
+        return self.restarts
+
+    def check(self, plan: Plan, num_rows: int) -> None:
+        """Refuse what cannot be done.
+
+        Raises:
+            ProgramError: for minibatches where a global's likelihood does not compress.
+        """
+        if self._rows(plan, num_rows) == num_rows:
+            return
+        for name in plan.globals:
+            dense = [child for child in plan.sites[name].children if plan.sites[child].is_local]
+            dense = [child for child in dense if child not in plan.frames and plan.sites[child].role != DISCRETE]
+            if dense:
+                raise ProgramError(
+                    f"EM(batch_size=) cannot update site {name!r}: the likelihood of {dense[0]!r} does not compress "
+                    f"({plan.reasons.get(dense[0], 'unknown')}); use EM(batch_size=None), or SVI"
+                )
+
+    def init(self, plan: Plan, start: Start, data: Data, *, key: Array) -> EMState:
+        """The first state; with minibatches, one pass gathers the statistics at the start."""
+        opt_state = self._optimiser(plan, data.num_rows).init(start.params) if start.params else None
+        running = None
+        if self._rows(plan, data.num_rows) < data.num_rows:
+            running = self._all_statistics(plan, start, data, key)
+        return EMState(start.globals, start.params, opt_state, running, key)
+
+    def step(self, plan: Plan, state: EMState, data: Data, schedule: Schedule) -> tuple[EMState, Info]:
+        """One sweep."""
+        if self._rows(plan, data.num_rows) < data.num_rows:
+            return self._minibatch_sweep(plan, state, data, schedule)
+        return self._full_sweep(plan, state, data, schedule)
+
+    def estimate_of(self, plan: Plan, state: EMState) -> Start:
+        """The globals and networks of a state."""
+        return Start(state.globals, state.params)
+
+    def update_rule(self, plan: Plan, name: str) -> tuple[str, str]:
+        """The update a site gets, and whether it is exact."""
+        site = plan.sites[name]
+        if site.role == DISCRETE:
+            return "responsibilities, all values enumerated", "exact"
+        if site.role == LATENT and site.has_encoder:
+            closed = name in plan.frames
+            return "encoder's moments E_q[t(z)]" if closed else "one draw from the encoder", "variational"
+        if site.role in (GLOBAL, LATENT):
+            if name in plan.conditionals:
+                return f"closed-form mode, {plan.conditionals[name].name}", "exact"
+            return "L-BFGS on the expected log joint", "numerical"
+        if site.role == NETWORK:
+            return "Optax on the free energy", "stochastic"
+        return "one matrix product" if name in plan.frames else "evaluated in full", "exact"
+
+    def _rows(self, plan: Plan, num_rows: int) -> int:
+        default = NETWORK_BATCH if plan.names(NETWORK) else num_rows
+        return min(self.batch_size or default, num_rows)
+
+    def _optimiser(self, plan: Plan, num_rows: int) -> optax.GradientTransformation:
+        if self.optimizer is not None:
+            return self.optimizer
+        batches = max(num_rows // self._rows(plan, num_rows), 1)
+        rate = optax.cosine_decay_schedule(self.learning_rate, self.num_sweeps * batches, alpha=0.01)
+        return optax.chain(optax.clip_by_global_norm(100.0), optax.adam(rate, eps=1e-4))
+
+    def _full_sweep(self, plan: Plan, state: EMState, data: Data, schedule: Schedule) -> tuple[EMState, Info]:
+        key, draw_key = jax.random.split(state.key)
+        result, params, opt_state = self._evaluate_and_step(plan, state, data, schedule, draw_key, data.num_rows)
+        objective = (result.log_prior + result.per_datum.sum()) / data.num_rows
+        expected = gather(plan, result.terms, result.responsibilities)
+        globals_ = self._m_step(plan, state.globals, params, result.batch, expected)
+        return EMState(globals_, params, opt_state, None, key), Info(objective, {}, {})
+
+    def _minibatch_sweep(self, plan: Plan, state: EMState, data: Data, schedule: Schedule) -> tuple[EMState, Info]:
+        num_rows = data.num_rows
+        size = self._rows(plan, num_rows)
+        key, order_key, draw_key = jax.random.split(state.key, 3)
+        order = jax.random.permutation(order_key, num_rows)[: num_rows // size * size].reshape(-1, size)
+        keys = jax.random.split(draw_key, order.shape[0])
+
+        def one(carry: EMState, xs: tuple) -> tuple[EMState, Array]:
+            index, batch_key = xs
+            rows = data.take(index)
+            result, params, opt_state = self._evaluate_and_step(plan, carry, rows, schedule, batch_key, num_rows)
+            fresh = gather(plan, result.terms, result.responsibilities)
+            running = blend(carry.running, fresh, weight=size / num_rows, scale=num_rows / size)
+            globals_ = self._m_step(plan, carry.globals, params, result.batch, running)
+            objective = result.per_datum.mean() + result.log_prior / num_rows
+            return EMState(globals_, params, opt_state, running, carry.key), objective
+
+        state, objectives = jax.lax.scan(one, state, (order, keys))
+        return state._replace(key=key), Info(objectives.mean(), {}, {})
+
+    def _evaluate_and_step(
+        self, plan: Plan, state: EMState, data: Data, schedule: Schedule, key: Array, num_rows: int
+    ) -> tuple[Evaluation, dict, Any]:
+        """The E-step on some rows, and one Optax step of the networks on minus their mean free energy."""
+
+        def loss(params: Mapping) -> tuple[Array, Evaluation]:
+            result = evaluate(
+                plan,
+                state.globals,
+                params,
+                data.args,
+                key=key,
+                labels=data.labels,
+                known=data.known,
+                beta=schedule.beta,
+                kl_weight=schedule.kl_weight,
+            )
+            return -result.per_datum.mean(), result
+
+        if not state.params:
+            return loss(state.params)[1], state.params, None
+        grads, result = jax.grad(loss, has_aux=True)(state.params)
+        updates, opt_state = self._optimiser(plan, num_rows).update(grads, state.opt_state, state.params)
+        return result, optax.apply_updates(state.params, updates), opt_state
+
+    def _m_step(self, plan: Plan, globals_: dict, params: dict, batch: Batch, expected: Expected) -> dict[str, Array]:
+        frozen = jax.lax.stop_gradient((globals_, params))
+        return maximise(plan, *frozen, batch, expected, with_prior=self.estimate == "map")
+
+    def _all_statistics(self, plan: Plan, start: Start, data: Data, key: Array) -> Expected:
+        """Statistics of all rows at the start, gathered batch by batch (leftover rows count by proportion)."""
+        size = self._rows(plan, data.num_rows)
+        order = jnp.arange(data.num_rows // size * size).reshape(-1, size)
+
+        def one(index: Array) -> Expected:
+            rows = data.take(index)
+            result = evaluate(
+                plan, start.globals, start.params, rows.args, key=key, labels=rows.labels, known=rows.known
+            )
+            return gather(plan, result.terms, result.responsibilities)._replace(responsibilities=None)
+
+        sums = jax.tree.map(lambda a: a.sum(0), jax.lax.map(one, order))
+        return jax.tree.map(lambda a: a * (data.num_rows / order.size), sums)
+
+
+def blend(running: Expected, fresh: Expected, *, weight: float, scale: float) -> Expected:
+    """(1 - weight) running + weight * scale * fresh, a decaying average of statistics of the whole data."""
+    fresh = fresh._replace(responsibilities=None)
+    return jax.tree.map(lambda old, new: (1.0 - weight) * old + weight * scale * new, running, fresh)

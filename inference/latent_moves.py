@@ -1,0 +1,117 @@
+"""Metropolis moves of continuous latents behind a network, all data at once.
+
+First the encoder proposes: z' ~ q(z | x), accepted with probability
+min(1, p(x | z') p(z' | c) q(z | x) / (p(x | z) p(z | c) q(z' | x))). Then one step of the Metropolis-adjusted
+Langevin algorithm moves z along the gradient, its step size tuned in warm-up (Roberts and Rosenthal, 1998).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vmix.enumeration import collapse
+from vmix.engine import Data
+from vmix.log_joint import Batch, batch_terms, guide_factors, state_log_weights
+from vmix.plan import Plan
+
+MALA_TARGET = 0.574
+_GAIN = 0.1
+
+Latents = Mapping[str, Array]
+LogDensity = Callable[[Latents], Array]
+
+
+class LatentMove(NamedTuple):
+    """Step size of MALA (its logarithm, per datum shared) and the acceptance of both moves in the last sweep."""
+
+    log_step: Array
+    proposal_rate: Array
+    mala_rate: Array
+
+    @classmethod
+    def start(cls) -> LatentMove:
+        """A small step, nothing accepted yet."""
+        return cls(jnp.log(jnp.asarray(0.1)), jnp.zeros(()), jnp.zeros(()))
+
+
+def move_latents(
+    plan: Plan, state: Any, data: Data, *, key: Array, adapt: Array, beta: Array
+) -> tuple[dict[str, Array], LatentMove]:
+    """One encoder-proposed move and one MALA move of every datum's latents.
+
+    Args:
+        plan: the plan.
+        state: a Gibbs state (globals, params, assignments, latents and moves are read).
+        data: the data.
+        key: randomness.
+        adapt: whether the step size still adapts (a Boolean scalar).
+        beta: weight of the likelihood of the discrete sites' children.
+
+    Returns:
+        New latents, and the step size with acceptance rates.
+    """
+    propose_key, accept_key, mala_key = jax.random.split(key, 3)
+
+    def log_density(latents: Latents) -> Array:
+        return latent_log_density(plan, state.globals, state.params, data, latents, state.assignments, beta=beta)
+
+    def log_proposal(factors: Mapping, latents: Latents) -> Array:
+        plain = replace(plan.layout, discrete=())
+        return sum(collapse(plain, factors[n].log_prob(latents[n]))[:, 0] for n in plan.latents)
+
+    proposal, factors = guide_factors(plan, state.params, data.args, key=propose_key)
+    gain = log_density(proposal) - log_density(state.latents)
+    gain += log_proposal(factors, state.latents) - log_proposal(factors, proposal)
+    latents, rate = _accept(plan, accept_key, gain, proposal, state.latents)
+    latents, mala_rate = mala(plan, log_density, latents, jnp.exp(state.moves.log_step), key=mala_key)
+    log_step = state.moves.log_step + jnp.where(adapt, _GAIN * (mala_rate - MALA_TARGET), 0.0)
+    return latents, LatentMove(log_step, rate, mala_rate)
+
+
+def latent_log_density(
+    plan: Plan, globals_: Mapping, params: Mapping, data: Data, latents: Latents, assignments: Array, *, beta: Array
+) -> Array:
+    """log p(x_n, z_n | c_n), up to what does not depend on z; nats, shape (N,)."""
+    batch = Batch(data.args, latents, {}, None, data.known)
+    terms, _ = batch_terms(plan, globals_, params, batch)
+    weights = state_log_weights(plan, terms, batch, beta=beta)
+    weights = jnp.broadcast_to(weights, (assignments.shape[0], weights.shape[1]))
+    return jnp.take_along_axis(weights, assignments[:, None], 1)[:, 0] + terms.base()
+
+
+def mala(
+    plan: Plan, log_density: LogDensity, latents: dict[str, Array], step: Array, *, key: Array
+) -> tuple[dict[str, Array], Array]:
+    """One Langevin proposal per datum with Metropolis correction; returns latents and the acceptance rate."""
+    noise_key, accept_key = jax.random.split(key)
+    grad = jax.grad(lambda z: log_density(z).sum())
+    here, slope = log_density(latents), grad(latents)
+    names = sorted(latents)
+    keys = dict(zip(names, jax.random.split(noise_key, len(names)), strict=True))
+    noise = {n: jax.random.normal(keys[n], latents[n].shape) for n in names}
+    proposal = {n: latents[n] + step**2 / 2 * slope[n] + step * noise[n] for n in names}
+    there, back = log_density(proposal), grad(proposal)
+    gain = there - here
+    for n in names:
+        reverse = (latents[n] - proposal[n] - step**2 / 2 * back[n]) / step
+        gain += 0.5 * (_row_squares(noise[n]) - _row_squares(reverse))
+    return _accept(plan, accept_key, gain, proposal, latents)
+
+
+def _accept(plan: Plan, key: Array, gain: Array, proposal: Latents, current: Latents) -> tuple[dict, Array]:
+    accepted = jnp.log(jax.random.uniform(key, gain.shape)) < gain  # False for NaN
+    chosen = {}
+    for name, value in current.items():
+        mask = accepted.reshape(accepted.shape + (1,) * (value.ndim - 1))
+        chosen[name] = jnp.where(mask, proposal[name], value)
+    return chosen, accepted.mean()
+
+
+def _row_squares(array: Array) -> Array:
+    return jnp.square(array).reshape(array.shape[0], -1).sum(-1)

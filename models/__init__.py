@@ -1,0 +1,44 @@
+"""The zoo: one generative story a file; each model is a frozen dataclass with `model` and, where needed, `guide`.
+
+Example:
+    >>> from vmix import models
+    >>> "VaDE" in dir(models)
+    True
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if __name__ == "models":
+    raise ImportError("the folder models/ is the package vmix.models: write `import vmix.models`, not `import models`")
+
+if TYPE_CHECKING:
+    from vmix.models.bernoulli_mixture import BernoulliMixture
+    from vmix.models.dirichlet_process_mixture import DirichletProcessMixture
+    from vmix.models.gaussian_mixture import GaussianMixture
+    from vmix.models.vade import VaDE
+    from vmix.models.vae import VAE
+    from vmix.models.vae_gmm import VAEGMM
+
+_HOMES = {
+    "BernoulliMixture": "bernoulli_mixture",
+    "DirichletProcessMixture": "dirichlet_process_mixture",
+    "GaussianMixture": "gaussian_mixture",
+    "VAE": "vae",
+    "VAEGMM": "vae_gmm",
+    "VaDE": "vade",
+}
+
+__all__ = ["BernoulliMixture", "DirichletProcessMixture", "GaussianMixture", "VAE", "VAEGMM", "VaDE"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vmix.models' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

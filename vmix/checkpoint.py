@@ -1,0 +1,321 @@
+"""Checkpoints: a folder with arrays in safetensors and `manifest.json`; whole, verified, and never a pickle.
+
+`manifest.json` names the arrays' file, its size and SHA-256, and carries its own SHA-256. A save writes both files
+under new names, syncs them, and renames the manifest over the old one: that one rename is the moment at which the new
+checkpoint takes the old one's place. Loading hashes first and parses second. The hashes find damage, not intent.
+
+Longer than 250 lines because reading and writing, the tree's and the disk's half of each, must agree with each other.
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_HEAD = b'{"manifest_sha256": "'
+_ARRAYS = re.compile(r"arrays-[0-9a-f]{16}\.safetensors")
+_OURS = re.compile(rf"{_ARRAYS.pattern}|manifest-[0-9a-f]{{16}}\.tmp")
+_STALE_SECONDS = 3600
+_NATIVE = {
+    "bool",
+    "float16",
+    "float32",
+    "float64",
+    *(f"{kind}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64)),
+}
+# Kinds that safetensors does not read back into NumPy: their bytes are stored, their kind is in the manifest.
+_AS_BYTES = {"bfloat16", "complex64", "complex128"}
+
+
+class CheckpointCorrupt(ValueError):
+    """A checkpoint that is not, byte for byte, what was saved, or of a format that this version cannot read."""
+
+
+def save(folder: str | os.PathLike[str], tree: Any, config: Mapping[str, Any]) -> None:
+    """Save arrays and configuration; a checkpoint already in `folder` stays valid until the new one is complete.
+
+    Args:
+        folder: made when missing.
+        tree: nested dicts (keys str or int), lists and tuples of NumPy and JAX arrays, typed PRNG keys, int, float,
+            bool, str and None. JAX arrays come back as NumPy arrays, keys as keys.
+        config: what `jsonable` can write.
+
+    Raises:
+        TypeError: something in `tree` or `config` that is none of these; nothing is written.
+        ValueError: a key that climbs out of its folder (".."); nothing is written.
+        OSError: disk full, read-only and the like; the previous checkpoint is intact.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> save(folder, {"loc": np.zeros(2), "sweeps": 7}, {"model": "GaussianMixture"})
+        >>> load(folder)
+        ({'loc': array([0., 0.]), 'sweeps': 7}, {'model': 'GaussianMixture'})
+    """
+    from safetensors.numpy import save as to_bytes
+
+    arrays: dict[str, np.ndarray] = {}
+    body = {"format": FORMAT, "versions": _versions(), "config": jsonable(config), "tree": _encode(tree, "", arrays)}
+    raw, token, folder = to_bytes(arrays), secrets.token_hex(8), Path(folder)
+    name = f"arrays-{token}.safetensors"
+    file = {"name": name, "nbytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    aside, previous = folder / f"manifest-{token}.tmp", _current(folder)
+    with _folder_made(folder), _removed_on_error(folder / name, aside):
+        _write(folder / name, raw)
+        _write(aside, _signed(json.dumps({"file": file} | body, indent=1, allow_nan=False)))
+        _sync(folder)
+        os.replace(aside, folder / MANIFEST)
+    _sync(folder)
+    _sweep(folder, previous)
+
+
+def load(folder: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
+    """Load what `save` saved.
+
+    Returns:
+        The tree, its arrays as NumPy arrays, and the configuration.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        CheckpointCorrupt: a file is missing, differs by a bit, or is of another format; the message names the file.
+    """
+    from safetensors.numpy import load as from_bytes
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder; expected one written by vmix.checkpoint.save")
+    manifest = _read_manifest(folder / MANIFEST)
+    file = folder / manifest["file"]["name"]
+    raw = _read(file)
+    if len(raw) != manifest["file"]["nbytes"]:
+        raise _corrupt(file, f"has {len(raw)} bytes", f"{manifest['file']['nbytes']}")
+    if hashlib.sha256(raw).hexdigest() != manifest["file"]["sha256"]:
+        raise _corrupt(file, "its SHA-256 differs from the manifest's", "the bytes that were saved")
+    arrays = from_bytes(raw)
+    return _decode(manifest["tree"], arrays), manifest["config"]
+
+
+def jsonable(value: Any, *, where: str = "config") -> Any:
+    """Turn `value` into what JSON can hold: infinite numbers and NaN become the strings "inf", "-inf", "nan".
+
+    Args:
+        value: nested dicts with text keys, lists, tuples (they become lists), str, None, bool, numbers, paths, arrays.
+        where: the name of `value` in messages.
+
+    Raises:
+        TypeError: anything else, with its place.
+
+    Example:
+        >>> jsonable({"elbo": float("nan"), "sizes": (64, np.int64(3))})
+        {'elbo': 'nan', 'sizes': [64, 3]}
+    """
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, list | tuple):
+        return [jsonable(item, where=f"{where}[{at}]") for at, item in enumerate(value)]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: jsonable(item, where=f"{where}[{key!r}]") for key, item in value.items()}
+    if hasattr(value, "tolist") and hasattr(value, "dtype") and np.dtype(value.dtype).kind in "biufU":
+        return jsonable(value.tolist(), where=where)
+    raise TypeError(
+        f"{where} is a {type(value).__name__}; expected what JSON can hold, dicts with text keys: convert it"
+    )
+
+
+def _encode(value: Any, path: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    where = f"tree{path}"
+    if isinstance(value, Mapping):
+        parts = [(key, _part(key, where)) for key in value]
+        return {"dict": [[key, _encode(value[key], f"{path}/{part}", arrays)] for key, part in parts]}
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [_encode(item, f"{path}/{at}", arrays) for at, item in enumerate(value)]}
+    if isinstance(value, float) and not isinstance(value, np.generic):
+        return {"float": str(value)}
+    if value is None or isinstance(value, str | bool | int):
+        return {"value": value}
+    if hasattr(value, "__array__") and hasattr(value, "dtype"):
+        return _encode_array(value, path or "/", arrays)
+    raise TypeError(
+        f"{where} is a {type(value).__name__}; expected dicts, lists, tuples, arrays and scalars: a NamedTuple or "
+        "dataclass is saved as its dict"
+    )
+
+
+def _part(key: Any, where: str) -> str:
+    if isinstance(key, int) and not isinstance(key, bool):
+        return f"#{key}"
+    if not isinstance(key, str):
+        raise TypeError(f"{where} has the key {key!r} ({type(key).__name__}); expected text or whole numbers")
+    if ".." in re.split(r"[/\\]", key) or key.startswith(("/", "\\")) or "\0" in key:
+        raise ValueError(f"{where} has the key {key!r}, which climbs out of its place; expected a plain name")
+    return key.replace("~", "~0").replace("/", "~1").replace("#", "~2")
+
+
+def _encode_array(value: Any, name: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    impl = _key_impl(value)
+    if impl:
+        import jax
+
+        value = jax.random.key_data(value)
+    array = np.asarray(value)
+    array = np.asarray(array, array.dtype.newbyteorder("="), order="C")
+    kind = array.dtype.name
+    if kind not in _NATIVE | _AS_BYTES:
+        raise TypeError(
+            f"tree{name} has dtype {array.dtype}; expected bool, int, float16 to float64, bfloat16 or complex"
+        )
+    arrays[name] = array if kind in _NATIVE else np.frombuffer(array.tobytes(), np.uint8)
+    return {"array": name, "dtype": kind, "shape": list(array.shape)} | ({"prng_impl": impl} if impl else {})
+
+
+def _key_impl(value: Any) -> str | None:
+    jax = sys.modules.get("jax")  # before JAX is imported there can be no key
+    if jax is None or not jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return None
+    return str(jax.random.key_impl(value))
+
+
+def _decode(node: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
+    readers: dict[str, Callable[[Any], Any]] = {
+        "dict": lambda items: {key: _decode(item, arrays) for key, item in items},
+        "list": lambda items: [_decode(item, arrays) for item in items],
+        "tuple": lambda items: tuple(_decode(item, arrays) for item in items),
+        "float": float,
+        "value": lambda value: value,
+        "array": lambda name: _decode_array(node, arrays[name]),
+    }
+    kind = next(iter(node))
+    return readers[kind](node[kind])
+
+
+def _decode_array(node: dict[str, Any], stored: np.ndarray) -> Any:
+    if node["dtype"] in _AS_BYTES:
+        import ml_dtypes
+
+        stored = stored.view(getattr(ml_dtypes, node["dtype"], node["dtype"]))
+    array = np.array(stored.reshape(node["shape"]))
+    if "prng_impl" not in node:
+        return array
+    import jax
+
+    return jax.random.wrap_key_data(jax.numpy.asarray(array), impl=node["prng_impl"])
+
+
+def _signed(text: str) -> bytes:
+    rest = b'",' + text.encode("ascii")[1:]
+    return _HEAD + hashlib.sha256(_HEAD + rest).hexdigest().encode("ascii") + rest
+
+
+def _read_manifest(file: Path) -> dict[str, Any]:
+    raw, start = _read(file), len(_HEAD)
+    digest, rest = raw[start : start + 64], raw[start + 64 :]
+    if not raw.startswith(_HEAD) or hashlib.sha256(_HEAD + rest).hexdigest().encode("ascii") != digest:
+        raise _corrupt(file, "its SHA-256 differs from the one inside it", "the bytes that were saved, unedited")
+    manifest = json.loads(raw)
+    if manifest["format"] != FORMAT:
+        found = f"format {manifest['format']}, written by vmix {manifest.get('versions', {}).get('vmix')}"
+        raise CheckpointCorrupt(f"{file}: {found}; expected format {FORMAT}: load it with the vmix that wrote it")
+    if not _ARRAYS.fullmatch(manifest["file"]["name"]):
+        raise _corrupt(file, f"names the file {manifest['file']['name']!r}", "arrays-*.safetensors in the same folder")
+    return manifest
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise _corrupt(file, "is missing", "a file written by vmix.checkpoint.save") from error
+
+
+def _corrupt(file: Path, found: str, expected: str) -> CheckpointCorrupt:
+    way_out = "restore the folder from a copy, or fit again"
+    return CheckpointCorrupt(f"{file}: {found}; expected {expected}: {way_out}")
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"python": sys.version.split()[0]}
+    for name in ("vmix", "jax", "numpyro", "flax", "numpy", "safetensors"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+@contextmanager
+def _folder_made(folder: Path) -> Iterator[None]:
+    fresh = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if fresh:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+    if fresh:
+        _sync(folder.parent)
+
+
+@contextmanager
+def _removed_on_error(*files: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        # Ctrl-C can arrive just after the rename: what the manifest names by then must stay.
+        for file in files:
+            if file.name != _current(file.parent):
+                with suppress(OSError):
+                    file.unlink()
+        raise
+
+
+def _write(file: Path, raw: bytes) -> None:
+    with open(file, "xb") as out:
+        out.write(raw)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _sync(folder: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _current(folder: Path) -> str | None:
+    with suppress(OSError, CheckpointCorrupt):
+        return str(_read_manifest(folder / MANIFEST)["file"]["name"])
+    return None
+
+
+def _sweep(folder: Path, previous: str | None) -> None:
+    # What a kill left behind goes once it is old: a younger file may be another save, still being written.
+    current = _current(folder)
+    for file in folder.iterdir():
+        with suppress(OSError):
+            stale = _OURS.fullmatch(file.name) and time.time() - file.stat().st_mtime > _STALE_SECONDS
+            if file.name != current and (stale or file.name == previous):
+                file.unlink()

@@ -1,0 +1,1 @@
+"""Structured priors as NumPyro distributions."""

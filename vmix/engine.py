@@ -1,0 +1,145 @@
+"""What an engine is: a record of options with pure `init` and `step`; the driver in `vmix.fitting` does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+
+import jax.numpy as jnp
+from jax import Array
+
+if TYPE_CHECKING:
+    from vmix.plan import Plan
+
+
+class Data(NamedTuple):
+    """The data of a fit, a pytree that is handed to every step.
+
+    Attributes:
+        args: the data arrays, each with N rows.
+        labels: observed values of discrete sites, -1 where unknown; None without any.
+        known: statistics and base measures of the compressed sites, where they are kept; None otherwise.
+    """
+
+    args: tuple
+    labels: Mapping[str, Array] | None
+    known: Mapping[str, tuple[Array, Array]] | None
+
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        return self.args[0].shape[0]
+
+    def take(self, index: Array) -> Data:
+        """The rows at `index`."""
+        labels = None if self.labels is None else {n: a[index] for n, a in self.labels.items()}
+        known = None if self.known is None else {n: (t[index], h[index]) for n, (t, h) in self.known.items()}
+        return Data(tuple(a[index] for a in self.args), labels, known)
+
+
+class Start(NamedTuple):
+    """Where a fit begins: values of the globals and the network parameters."""
+
+    globals: dict[str, Array]
+    params: dict[str, Any]
+
+
+class Schedule(NamedTuple):
+    """What varies over the steps: `beta` tempers the likelihood, `kl_weight` the divergence from the prior."""
+
+    beta: Array
+    kl_weight: Array
+
+
+class Info(NamedTuple):
+    """What a reader wants to see of one step.
+
+    Attributes:
+        objective: nats per datum.
+        diagnostics: further scalars, by name.
+        draws: draws of the globals, for engines that sample; empty otherwise.
+    """
+
+    objective: Array
+    diagnostics: dict[str, Array]
+    draws: dict[str, Array]
+
+
+class Engine(Protocol):
+    """A record of options with pure functions over a state pytree."""
+
+    name: ClassVar[str]
+    step_name: ClassVar[str]
+
+    restarts: int
+    anneal: tuple[float, int] | None
+
+    @property
+    def num_steps_total(self) -> int:
+        """How many steps the driver runs."""
+
+    @property
+    def num_states(self) -> int:
+        """How many states run side by side: restarts or chains."""
+
+    def check(self, plan: Plan, num_rows: int) -> None:
+        """Refuse what cannot be done, before the first step."""
+
+    def init(self, plan: Plan, start: Start, data: Data, *, key: Array) -> Any:
+        """The first state."""
+
+    def step(self, plan: Plan, state: Any, data: Data, schedule: Schedule) -> tuple[Any, Info]:
+        """One sweep or step; jitted and looped by the driver."""
+
+    def estimate_of(self, plan: Plan, state: Any) -> Start:
+        """The point estimate that a state stands for."""
+
+    def update_rule(self, plan: Plan, name: str) -> tuple[str, str]:
+        """The update a site gets, and whether it is exact."""
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """A linear rise of `beta` from `first` to 1 over `steps` steps."""
+
+    first: float = 1.0
+    steps: int = 0
+
+    def values(self, start: int, length: int) -> Array:
+        """Beta at steps `start, ..., start + length - 1`."""
+        t = jnp.arange(start, start + length)
+        rise = jnp.clip(t / max(self.steps, 1), 0.0, 1.0) if self.steps else jnp.ones(length)
+        return self.first + (1.0 - self.first) * rise
+
+
+def annealing(option: tuple[float, int] | None) -> Annealing:
+    """Check the `anneal=` option.
+
+    Raises:
+        ValueError: if it is not `(first beta in (0, 1], number of steps)`.
+    """
+    if option is None:
+        return Annealing()
+    try:
+        first, steps = option
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"anneal must be (first_beta, num_steps), as (0.2, 80), found {option!r}") from error
+    if not 0.0 < first <= 1.0 or int(steps) != steps or steps < 1:
+        raise ValueError(f"anneal must be a first beta in (0, 1] and a whole number of steps, found {option!r}")
+    return Annealing(float(first), int(steps))
+
+
+def check_options(engine: Any, *, positive: tuple[str, ...]) -> None:
+    """Refuse engine options that are not positive whole numbers.
+
+    Raises:
+        ValueError: naming the option, what was found and what was expected.
+    """
+    for name in positive:
+        value = getattr(engine, name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{engine.name}({name}=) must be a positive whole number, found {value!r}")
+    annealing(engine.anneal)

@@ -1,0 +1,136 @@
+"""`vmix.explain`: the plan as a table, the way a database prints a query plan."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+
+from vmix.engine import Engine
+from vmix.plan import Plan, make_plan
+from vmix.program import DISCRETE, GLOBAL, NETWORK, OBSERVED
+
+COLUMNS = ("site", "role", "family", "shape", "parents", "children", "update", "exactness", "cost", "why")
+
+
+class Row(NamedTuple):
+    """One line of the plan."""
+
+    site: str
+    role: str
+    family: str
+    shape: str
+    parents: str
+    children: str
+    update: str
+    exactness: str
+    cost: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A plan under one engine; prints as a table, and shows as HTML in notebooks."""
+
+    title: str
+    rows: tuple[Row, ...]
+    stages: tuple[str, ...]
+
+    def __str__(self) -> str:
+        from io import StringIO
+
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(title=self.title, title_justify="left", expand=False)
+        for name in COLUMNS:
+            table.add_column(name, overflow="fold")
+        for row in self.rows:
+            table.add_row(*(str(cell) for cell in row))
+        out = StringIO()
+        console = Console(file=out, width=170, no_color=True, markup=False, highlight=False)
+        console.print(table)
+        for i, stage in enumerate(self.stages):
+            console.print(f"stage {i + 1}: {stage}")
+        return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{name}</th>" for name in COLUMNS)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self.rows)
+        stages = "".join(f"<li>{html.escape(stage)}</li>" for stage in self.stages)
+        start = f"<p>Start</p><ol>{stages}</ol>" if stages else ""
+        return f"<p><b>{html.escape(self.title)}</b></p><table><tr>{head}</tr>{body}</table>{start}"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able record."""
+        return {"title": self.title, "rows": [list(row) for row in self.rows], "stages": list(self.stages)}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Explanation:
+        """The inverse of `to_json`."""
+        return cls(record["title"], tuple(Row(*row) for row in record["rows"]), tuple(record["stages"]))
+
+
+def explain(program: Any, *data: Any, engine: Engine, seed: int = 0, missing: str | None = None) -> Explanation:
+    """The plan of a program for some data under an engine, site by site.
+
+    Args:
+        program: a NumPyro function, or a record with `model` and `guide`.
+        *data: the data arrays.
+        engine: the engine.
+        seed: of the points at which conditionals are verified.
+        missing: "nan" to read NaN as missing.
+
+    Returns:
+        A table: site, role, shape, parents and children, update, exact or approximate, cost per sweep, and why.
+    """
+    from vmix.fitting import check_arrays, prepare
+
+    arrays = check_arrays(data, missing=missing)
+    plan = make_plan(prepare(program, arrays), arrays, key=jax.random.key(seed), missing=missing is not None)
+    engine.check(plan, arrays[0].shape[0])
+    return explain_plan(plan, engine)
+
+
+def explain_plan(plan: Plan, engine: Engine) -> Explanation:
+    """Lay a plan out under an engine."""
+    from vmix.starting import describe, recipe_of
+
+    rows = tuple(_row(plan, engine, name) for name in plan.sites)
+    stages = describe(plan, recipe_of(plan, None))
+    return Explanation(f"{plan.program.name} under {engine.name}", rows, tuple(stages))
+
+
+def _row(plan: Plan, engine: Engine, name: str) -> Row:
+    site = plan.sites[name]
+    update, exactness = engine.update_rule(plan, name)
+    return Row(
+        name,
+        site.role + (", encoder" if site.has_encoder else ""),
+        site.family,
+        " x ".join(str(size) for size in site.shape) or "scalar",
+        ", ".join(site.parents),
+        ", ".join(site.children),
+        update,
+        exactness,
+        _cost(plan, name),
+        plan.reasons.get(name, ""),
+    )
+
+
+def _cost(plan: Plan, name: str) -> str:
+    """How the work of one sweep grows: N data, K joint states, P statistics, W weights."""
+    site = plan.sites[name]
+    if site.role == DISCRETE:
+        return "N K"
+    if site.role == NETWORK:
+        return "N W"
+    if site.role == OBSERVED or site.is_local:
+        return "N K P" if name in plan.frames else "N K" if plan.layout.discrete else "N"
+    children = [plan.sites[child] for child in site.children]
+    dense = [child for child in children if child.is_local and child.role != DISCRETE and child.name not in plan.frames]
+    if site.role == GLOBAL and not dense:
+        return "K P"
+    return "N K P"

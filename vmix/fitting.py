@@ -1,0 +1,373 @@
+"""`vmix.fit`: the one driver of every engine.
+
+It checks at the door, plans, goes through the stages of the start, and then runs the engine's jitted steps in
+chunks of about a tenth of a second. Between chunks it draws the progress line, watches for NaN, judges the
+stopping rule and takes Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from vmix.checks import as_data, check_same_length, check_seed, check_width
+from vmix.engine import Data, Engine, Info, Schedule, Start, annealing
+from vmix.enumeration import local_terms
+from vmix.free_energy import evaluate
+from vmix.log_joint import Batch, guide_factors, model_sites
+from vmix.plan import Plan, make_plan
+from vmix.program import DISCRETE, GLOBAL, OBSERVED, ProgramError, as_program
+from vmix.progress import Progress
+from vmix.results import Fit, History
+from vmix.starting import Recipe, Stage, first_values, make_start, recipe_of
+
+CHUNK_SECONDS = 0.1
+MAX_CHUNK = 64
+KNOWN_BYTES = 2 << 30
+SIDE_BY_SIDE = 4_000_000
+
+
+class FitError(FloatingPointError):
+    """The objective is not finite; the message names the site and the step."""
+
+
+class ConvergenceWarning(UserWarning):
+    """The fit used all its sweeps before the objective settled."""
+
+
+def fit(
+    program: Any,
+    *data: Any,
+    engine: Engine,
+    seed: int,
+    init: Recipe | str | Mapping[str, Any] | None = None,
+    observed: Mapping[str, Any] | None = None,
+    missing: str | None = None,
+    progress: bool | None = None,
+) -> Fit:
+    """Fit a program to data.
+
+    Args:
+        program: a NumPyro function of the data arrays, or a record with `model` (and `guide`).
+        *data: arrays with N rows each, handed to the program in this order.
+        engine: `SVI(...)`, `EM(...)` or `Gibbs(...)` from `vmix.inference`.
+        seed: a whole number; the same seed gives the same result on the same device.
+        init: a `vmix.starting.Recipe`, the name of a clustering ("k-means", "random", "prior"), or values of
+            globals to start from, by site.
+        observed: known values of discrete sites, by site: whole numbers of shape (N,), -1 where unknown.
+        missing: "nan" to read NaN in the data as missing; by default NaN is refused.
+        progress: whether to show a progress line; by default where standard error is a terminal.
+
+    Returns:
+        The fit.
+
+    Raises:
+        ValueError: for data or options that cannot be used (`ProgramError` for a program that cannot be planned).
+        FitError: if the objective becomes NaN or infinite.
+
+    Example:
+        >>> import vmix, numpy as np
+        >>> from vmix.models import GaussianMixture
+        >>> from vmix.inference import EM
+        >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, (50, 2)) for m in (-4, 4)])
+        >>> fit = vmix.fit(GaussianMixture(num_components=2), x, engine=EM(), seed=0)
+        >>> sorted(np.bincount(fit.predict(x)).tolist())
+        [50, 50]
+    """
+    began = time.perf_counter()
+    check_seed(seed)
+    _check_engine(engine)
+    arrays = check_arrays(data, missing=missing)
+    program = prepare(program, arrays)
+    keys = dict(zip(("plan", "start", "init"), jax.random.split(jax.random.key(seed), 3), strict=True))
+    plan = make_plan(program, arrays, key=keys["plan"], missing=missing is not None)
+    num_rows = arrays[0].shape[0]
+    check_components(plan, num_rows)
+    engine.check(plan, num_rows)
+    labels = check_labels(plan, observed, num_rows)
+    held = hold(plan, arrays, labels)
+    starts, stages = _starts(plan, engine, held, init, keys["start"], progress)
+    states = _stack([engine.init(plan, s, held, key=k) for s, k in zip(starts, _split(keys["init"], starts), strict=True)])
+    run = _Run(plan, engine, held, progress)
+    states, history = run(states)
+    return _finish(plan, engine, held, states, history, stages, seed=seed, seconds=time.perf_counter() - began)
+
+
+def check_arrays(data: tuple, *, missing: str | None) -> tuple[np.ndarray, ...]:
+    """Check the data arrays at the door.
+
+    Raises:
+        ValueError: naming the argument, what was found and what was expected.
+    """
+    if not data:
+        raise ValueError("vmix.fit needs at least one data array: vmix.fit(program, x, engine=EM(), seed=0)")
+    if missing not in (None, "nan"):
+        raise ValueError(f'missing must be None or "nan", found {missing!r}')
+    names = ["x"] if len(data) == 1 else [f"data[{i}]" for i in range(len(data))]
+    arrays = tuple(as_data(a, name=n, allow_missing=missing is not None) for a, n in zip(data, names, strict=True))
+    check_same_length(arrays, names)
+    return arrays
+
+
+def prepare(program: Any, arrays: tuple) -> Any:
+    """Let a record settle what it left open (sizes, prior scales) on the data, and check the data it is given."""
+    wrapped = as_program(program)
+    settle = getattr(wrapped.source, "with_data", None)
+    return as_program(settle(*arrays)) if callable(settle) else wrapped
+
+
+def check_components(plan: Plan, num_rows: int) -> None:
+    """Refuse more components than data, unless the program is a truncation that may leave components empty.
+
+    Raises:
+        ValueError: naming the site.
+    """
+    if getattr(plan.program.source, "may_be_empty", False):
+        return
+    for name, size in plan.layout.discrete:
+        if size > num_rows:
+            raise ValueError(
+                f"site {name!r} has {size} components, but there are only {num_rows} data; expected at least as many "
+                "data as components: ask for fewer components"
+            )
+
+
+def check_labels(plan: Plan, observed: Mapping[str, Any] | None, num_rows: int) -> dict[str, Array] | None:
+    """Check the known values of discrete sites.
+
+    Raises:
+        ValueError: for unknown sites, wrong lengths, or values outside the site's support.
+    """
+    if not observed:
+        return None
+    sizes = dict(plan.layout.discrete)
+    labels = {}
+    for name, values in observed.items():
+        if name not in sizes:
+            raise ValueError(f"observed={{{name!r}: ...}}: the program's discrete sites are {sorted(sizes)}")
+        array = np.asarray(values)
+        if array.shape != (num_rows,) or array.dtype.kind not in "iu":
+            raise ValueError(
+                f"observed[{name!r}] must be whole numbers of shape ({num_rows},), found {array.dtype} {array.shape}"
+            )
+        if array.min() < -1 or array.max() >= sizes[name]:
+            raise ValueError(
+                f"observed[{name!r}] must lie in 0..{sizes[name] - 1}, or -1 where unknown; found "
+                f"{array.min()}..{array.max()}"
+            )
+        labels[name] = jnp.asarray(array, jnp.int32)
+    return labels
+
+
+def hold(plan: Plan, arrays: tuple, labels: dict[str, Array] | None) -> Data:
+    """Put the data on the device, with the statistics of compressed observed sites where they fit in memory."""
+    args = tuple(jnp.asarray(a) for a in arrays)
+    names = [name for name in plan.frames if plan.sites[name].role == OBSERVED]
+    if not names or plan.latents:
+        return Data(args, labels, None)
+
+    def statistics(args: tuple) -> dict[str, tuple[Array, Array]]:
+        sites = model_sites(plan, plan.initial, {}, plan.params, args)
+        terms = local_terms(plan.layout, {n: sites[n] for n in names}, frames=plan.frames, missing=plan.missing)
+        rows = args[0].shape[0]
+        return {
+            n: (part.statistics, jnp.broadcast_to(part.base, (rows,))) for n, part in terms.compressed.items()
+        }
+
+    shapes = jax.eval_shape(statistics, args)
+    if sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)) > KNOWN_BYTES:
+        return Data(args, labels, None)
+    return Data(args, labels, jax.jit(statistics)(args))
+
+
+def _starts(
+    plan: Plan, engine: Engine, data: Data, init: Any, key: Array, progress: bool | None
+) -> tuple[list[Start], list[Stage]]:
+    """One start for each restart or chain; a start that is given is shared."""
+    if isinstance(init, Mapping):
+        start = first_values(plan, data, key=key, from_prior=False)
+        return [Start(_given(plan, start.globals, init), start.params)] * engine.num_states, []
+    recipe = recipe_of(plan, init)
+    starts, stages = [], []
+    with Progress(None, "start", enabled=progress) as bar:
+
+        def report(stage: str, done: int, total: int, objective: float) -> None:
+            bar.update(done, objective, f"nats per datum, {stage}, epoch {done} of {total}")
+
+        for k in _split(key, range(engine.num_states)):
+            start, done = make_start(plan, data, recipe, key=k, report=report)
+            starts.append(start)
+            stages = stages or done
+    return starts, stages
+
+
+def _given(plan: Plan, default: dict[str, Array], init: Mapping[str, Any]) -> dict[str, Array]:
+    unknown = sorted(set(init) - set(plan.globals))
+    if unknown:
+        raise ValueError(f"init names {unknown}; the program's globals are {list(plan.globals)}")
+    values = dict(default)
+    for name, value in init.items():
+        array = jnp.asarray(value, values[name].dtype)
+        if array.shape != values[name].shape:
+            raise ValueError(f"init[{name!r}] has shape {array.shape}; the site has shape {values[name].shape}")
+        if not bool(jnp.all(plan.supports[name](array))):
+            raise ValueError(f"init[{name!r}] lies outside the site's support, {plan.supports[name]}")
+        values[name] = array
+    return values
+
+
+class _Run:
+    """The chunked loop: compiled once, called until the steps are done."""
+
+    def __init__(self, plan: Plan, engine: Engine, data: Data, progress: bool | None) -> None:
+        self.plan, self.engine, self.data, self.progress = plan, engine, data, progress
+        self.anneal = annealing(engine.anneal)
+        self.traces = 0
+        self.chunk = jax.jit(self._chunk)
+
+    def __call__(self, states: Any) -> tuple[Any, History]:
+        """Run to the end, to convergence, or to Ctrl-C."""
+        total = self.engine.num_steps_total
+        infos: list[Info] = []
+        done, length, converged, interrupted = 0, 1, False, False
+        with Progress(total, self.engine.step_name, enabled=self.progress) as bar:
+            while done < total and not converged:
+                length = min(length, total - done, MAX_CHUNK)
+                try:
+                    began = time.perf_counter()
+                    new, info = self.chunk(states, self.data, self._schedule(done), length)
+                    info = jax.device_get(jax.tree.map(lambda a: a[:, :length], info))
+                    seconds = time.perf_counter() - began
+                except KeyboardInterrupt:
+                    interrupted = True
+                    break
+                self._watch(info, states, done)
+                states = new
+                infos.append(info)
+                done += length
+                bar.update(done, float(np.max(info.objective[:, -1])), "nats per datum")
+                length = _next_length(length, seconds, first=len(infos) == 1)
+                converged = self._converged(infos, done)
+        return states, self._history(infos, converged, interrupted)
+
+    def _chunk(self, states: Any, data: Data, schedule: Schedule, length: Array) -> tuple[Any, Info]:
+        """`length` steps of every state; infos come in a buffer of MAX_CHUNK rows."""
+        self.traces += 1
+        one = partial(self._one_chunk, data=data, schedule=schedule, length=length)
+        if self.engine.num_states == 1:
+            return jax.tree.map(lambda a: a[None], one(jax.tree.map(lambda a: a[0], states)))
+        work = data.num_rows * max(self.plan.layout.num_states, 1) * self.engine.num_states
+        side_by_side = work <= SIDE_BY_SIDE and not self.plan.params
+        return jax.vmap(one)(states) if side_by_side else jax.lax.map(one, states)
+
+    def _one_chunk(self, state: Any, *, data: Data, schedule: Schedule, length: Array) -> tuple[Any, Info]:
+        step = partial(self.engine.step, self.plan, data=data)
+        first = jax.tree.map(lambda a: a[0], schedule)
+        shapes = jax.eval_shape(lambda s: step(s, schedule=first)[1], state)
+        buffer = jax.tree.map(lambda a: jnp.zeros((MAX_CHUNK, *a.shape), a.dtype), shapes)
+
+        def body(i: Array, carry: tuple) -> tuple:
+            state, buffer = carry
+            state, info = step(state, schedule=jax.tree.map(lambda a: a[i], schedule))
+            return state, jax.tree.map(lambda b, v: b.at[i].set(v), buffer, info)
+
+        return jax.lax.fori_loop(0, length, body, (state, buffer))
+
+    def _schedule(self, done: int) -> Schedule:
+        warmup = getattr(self.engine, "kl_warmup", None)
+        steps = jnp.arange(done, done + MAX_CHUNK)
+        kl = jnp.clip((steps + 1) / warmup, 0.0, 1.0) if warmup else jnp.ones(MAX_CHUNK)
+        return Schedule(self.anneal.values(done, MAX_CHUNK), kl)
+
+    def _converged(self, infos: list[Info], done: int) -> bool:
+        """Whether no state's objective rose by more than the tolerance over the last sweeps."""
+        tolerance = self.engine.tolerance
+        if tolerance is None or self.plan.params or done < self.anneal.steps + 4:
+            return False
+        tail = np.concatenate([info.objective for info in infos[-2:]], 1)[:, -4:]
+        if tail.shape[1] < 4:
+            return False
+        noise = 8 * np.finfo(tail.dtype).eps * np.abs(tail).max()
+        return bool(np.all(np.abs(np.diff(tail, axis=1)) < max(tolerance, noise)))
+
+    def _watch(self, info: Info, states: Any, done: int) -> None:
+        """Stop at the first objective that is not finite, if it is so for every state."""
+        finite = np.isfinite(info.objective)
+        if finite.all(1).any():
+            return
+        step = done + int(np.argmin(finite[0]))
+        estimate = self.engine.estimate_of(self.plan, jax.tree.map(lambda a: a[0], states))
+        raise FitError(
+            f"the objective is not finite at {self.engine.step_name} {step}: {culprit(self.plan, estimate, self.data)}"
+        )
+
+    def _history(self, infos: list[Info], converged: bool, interrupted: bool) -> History:
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *infos) if infos else None
+        return History(joined, converged, interrupted)
+
+
+def culprit(plan: Plan, start: Start, data: Data) -> str:
+    """Which site's log density is not finite at the last good state, in words."""
+    size = min(data.num_rows, 2_000) if not plan.per_datum else data.num_rows
+    args = tuple(a[:size] for a in data.args)
+    latents, _ = guide_factors(plan, start.params, args, key=jax.random.key(0))  # any key: a diagnosis
+    bad_global = [name for name, value in start.globals.items() if not bool(jnp.isfinite(value).all())]
+    if bad_global:
+        return f"site {bad_global[0]!r} itself is not finite"
+    for name, site in model_sites(plan, start.globals, latents, start.params, args).items():
+        log_prob = np.asarray(site["fn"].log_prob(site["value"]))
+        hard = plan.sites[name].role not in (GLOBAL, DISCRETE) and np.isneginf(log_prob).all()
+        if np.isnan(log_prob).any() or hard:
+            rows = np.unique(np.argwhere(~np.isfinite(log_prob))[:, -1])[:5].tolist() if log_prob.ndim else []
+            return (
+                f"site {name!r} has a log density that is not finite (rows {rows}); check its data and scale, or lower "
+                "the learning rate"
+            )
+    return "every site's log density was finite before this step; lower the learning rate, or standardise the data"
+
+
+def _finish(
+    plan: Plan, engine: Engine, data: Data, states: Any, history: History, stages: list[Stage], *, seed: int, seconds: float
+) -> Fit:
+    finals = history.finals()
+    order = np.argsort(-np.where(np.isfinite(finals), finals, -np.inf))
+    best = jax.tree.map(lambda a: a[int(order[0])], states)
+    estimate = jax.jit(partial(engine.estimate_of, plan))(best)
+    if engine.tolerance is not None and not plan.params and not history.converged and not history.interrupted:
+        warnings.warn(
+            f"{engine.name} used all {engine.num_steps_total} {engine.step_name}s before the objective settled within "
+            f"{engine.tolerance:g} nats per datum; raise num_sweeps",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    return Fit.build(plan, engine, estimate, history.ranked(order), stages, seed=seed, seconds=seconds)
+
+
+def _next_length(length: int, seconds: float, *, first: bool) -> int:
+    """Chunks of about a tenth of a second; the first chunk's time is compilation and says nothing."""
+    if first:
+        return 1
+    return int(np.clip(length * CHUNK_SECONDS / max(seconds, 1e-5), 1, min(4 * length, MAX_CHUNK)))
+
+
+def _split(key: Array, items: Any) -> Array:
+    return jax.random.split(key, len(items))
+
+
+def _stack(states: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+
+def _check_engine(engine: Any) -> None:
+    if isinstance(engine, type):
+        raise TypeError(f"engine is the class {engine.__name__}; give an instance: engine={engine.__name__}()")
+    if not callable(getattr(engine, "step", None)):
+        raise TypeError(f"engine must be SVI(...), EM(...) or Gibbs(...) from vmix.inference, found {engine!r}")

@@ -1,0 +1,190 @@
+"""The log joint of a program under enumeration, and its expectation as a function of one global site.
+
+After the local terms are reduced to expected sufficient statistics, the expected log joint costs O(K P) however
+many data there are; conditionals, gradient steps and Hamiltonian moves all run on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import Array
+
+from vmix.enumeration import LocalTerms, fill_missing, local_terms
+from vmix.families import contract
+from vmix.families_protocol import EXACT
+from vmix.program import GLOBAL, trace_sites
+
+if TYPE_CHECKING:
+    from vmix.plan import Plan
+
+
+class Batch(NamedTuple):
+    """Some rows of the data with what is known of their latents.
+
+    Attributes:
+        args: the data arrays.
+        latents: a value of each continuous latent with an encoder, shape (N, ...).
+        factors: variational factors of those latents, by name; empty where the values themselves count.
+        labels: observed values of discrete sites, shape (N,), -1 where unknown; None without any.
+        known: statistics and base measures computed before, by site.
+    """
+
+    args: tuple
+    latents: Mapping[str, Array]
+    factors: Mapping[str, dist.Distribution]
+    labels: Mapping[str, Array] | None = None
+    known: Mapping[str, tuple[Array, Array]] | None = None
+
+
+class Expected(NamedTuple):
+    """Expected sufficient statistics of a batch under responsibilities.
+
+    Attributes:
+        counts: the sum of responsibilities, shape (K,).
+        statistics: site to the weighted sum of its statistics, shape (K, P).
+        responsibilities: shape (N, K), for the sites that do not compress; None where every site does.
+    """
+
+    counts: Array
+    statistics: dict[str, Array]
+    responsibilities: Array | None
+
+
+def model_sites(plan: Plan, globals_: Mapping, latents: Mapping, params: Mapping, args: tuple) -> dict[str, dict]:
+    """Run the model with every discrete site set to all its values; return its sample sites by name."""
+    values = {**globals_, **latents, **plan.layout.enumerated()}
+    # every site is fixed, so the key is read only by network initialisers, whose results are replaced
+    trace = trace_sites(plan.program.model, args, key=jax.random.key(0), values=values, params=dict(params))
+    return {name: site for name, site in trace.items() if site["type"] == "sample"}
+
+
+def guide_factors(plan: Plan, params: Mapping, args: tuple, *, key: Array) -> tuple[dict, dict]:
+    """Run the guide: a reparameterised draw of each latent, and its variational factor."""
+    if not plan.latents:
+        return {}, {}
+    filled = tuple(fill_missing(a) if plan.missing else a for a in args)
+    trace = trace_sites(plan.program.guide, filled, key=key, params=dict(params))
+    return {n: trace[n]["value"] for n in plan.latents}, {n: trace[n]["fn"] for n in plan.latents}
+
+
+def batch_terms(plan: Plan, globals_: Mapping, params: Mapping, batch: Batch) -> tuple[LocalTerms, Array]:
+    """Local terms of a batch, and the log density of the globals.
+
+    Returns:
+        The terms, and log p(globals) in nats (a scalar), densities of latents without an encoder included.
+    """
+    sites = model_sites(plan, globals_, batch.latents, params, batch.args)
+    locals_ = {name: site for name, site in sites.items() if plan.sites[name].role != GLOBAL}
+    return _terms(plan, locals_, batch), _global_log_prob(plan, sites, plan.names(GLOBAL))
+
+
+def state_log_weights(plan: Plan, terms: LocalTerms, batch: Batch, *, beta: Array | float = 1.0) -> Array:
+    """log p(c = k) + beta log p(children | c = k), impossible where a label says otherwise; shape (N, K)."""
+    weights = terms.log_prior + beta * terms.likelihood()
+    for name, labels in (batch.labels or {}).items():
+        values = plan.layout.state_values()[name]
+        allowed = (labels[:, None] < 0) | (labels[:, None] == values[None, :])
+        weights = jnp.where(allowed, weights, -jnp.inf)
+    return weights
+
+
+def expected_statistics(
+    plan: Plan, globals_: Mapping, params: Mapping, batch: Batch, responsibilities: Array
+) -> Expected:
+    """Sum a batch's statistics under responsibilities of shape (N, K)."""
+    terms, _ = batch_terms(plan, globals_, params, batch)
+    return gather(plan, terms, responsibilities)
+
+
+def gather(plan: Plan, terms: LocalTerms, responsibilities: Array) -> Expected:
+    """Sum the statistics of local terms under responsibilities: one matrix product a site."""
+    summed = {
+        name: jnp.matmul(responsibilities.T, part.statistics, precision=EXACT)
+        for name, part in terms.compressed.items()
+    }
+    dense = terms.dense is not None or terms.log_prior.shape[0] > 1 or bool(plan.per_datum)
+    return Expected(responsibilities.sum(0), summed, responsibilities if dense else None)
+
+
+def site_density(
+    plan: Plan,
+    name: str,
+    globals_: Mapping[str, Array],
+    params: Mapping[str, Any],
+    batch: Batch,
+    expected: Expected,
+    *,
+    with_prior: bool = True,
+    beta: Array | float = 1.0,
+) -> Callable[[Array], Array]:
+    """The expected log joint as a function of one global, all else fixed.
+
+    Args:
+        plan: the plan.
+        name: the global site.
+        globals_: values of all globals.
+        params: network parameters.
+        batch: the data; only read by sites that do not compress.
+        expected: expected statistics.
+        with_prior: whether the site's own log density counts (not for maximum likelihood).
+        beta: weight of the local likelihood, for tempered draws.
+
+    Returns:
+        A function from the site's value to nats (a scalar).
+    """
+    touched = plan.touched_by(name) if with_prior else plan.touched_by(name) - {name}
+
+    def log_density(value: Array) -> Array:
+        values = {**globals_, name: value}
+        return expected_log_joint(plan, values, params, batch, expected, only=touched, beta=beta)
+
+    return log_density
+
+
+def expected_log_joint(
+    plan: Plan,
+    globals_: Mapping[str, Array],
+    params: Mapping[str, Any],
+    batch: Batch,
+    expected: Expected,
+    *,
+    only: frozenset[str],
+    beta: Array | float = 1.0,
+) -> Array:
+    """E[log p] of the named sites under expected statistics, in nats (a scalar); constants are left out."""
+    sites = model_sites(plan, globals_, batch.latents, params, batch.args)
+    locals_ = {n: s for n, s in sites.items() if n in only and plan.sites[n].role != GLOBAL}
+    total = _global_log_prob(plan, sites, [n for n in plan.names(GLOBAL) if n in only])
+    if not locals_:
+        return total
+    terms = _terms(plan, locals_, batch)
+    counts, weights = expected.counts, expected.responsibilities
+    likelihood = jnp.zeros(())
+    for name, part in terms.compressed.items():
+        likelihood += contract(part.eta, expected.statistics[name]).sum() + (counts * part.bias).sum()
+    if terms.dense is not None:
+        likelihood += _weighted(weights, terms.dense)
+    likelihood += terms.shared.sum()
+    prior = _weighted(counts if terms.log_prior.shape[0] == 1 else weights, terms.log_prior)
+    return total + prior + beta * likelihood
+
+
+def _terms(plan: Plan, locals_: dict[str, dict], batch: Batch) -> LocalTerms:
+    return local_terms(
+        plan.layout, locals_, frames=plan.frames, factors=batch.factors, known=batch.known, missing=plan.missing
+    )
+
+
+def _global_log_prob(plan: Plan, sites: dict[str, dict], names: Any) -> Array:
+    return sum((sites[n]["fn"].log_prob(sites[n]["value"]).sum() for n in names), jnp.zeros(()))
+
+
+def _weighted(weights: Array, log_prob: Array) -> Array:
+    """sum(weights * log_prob) with 0 * -inf = 0, in the gradient as well."""
+    counted = jnp.broadcast_to(weights, jnp.broadcast_shapes(jnp.shape(weights), log_prob.shape)) > 0
+    return jnp.where(counted, weights * jnp.where(counted, log_prob, 0.0), 0.0).sum()

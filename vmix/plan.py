@@ -1,0 +1,301 @@
+"""The plan: which update every block of a program gets, derived and verified before the first step.
+
+`make_plan` reads the program, decides which likelihoods compress, and looks for the complete conditional of
+every global site by derivatives, at random points (`vmix.conditionals`). Engines ask the plan, never the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpyro import handlers
+from numpyro.distributions import biject_to
+
+from vmix.conditionals import Conditional, recognise
+from vmix.enumeration import Layout, compressible, data_frame, fill_missing, is_enumerated
+from vmix.families import Frame
+from vmix.log_joint import Batch, Expected, expected_statistics, model_sites, site_density
+from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK, OBSERVED, Program, ProgramError, Site, analyse, as_program, find_data_plate
+
+MAX_STATES = 4096
+PLAN_ROWS = 256
+_MEDIAN_DRAWS = 25
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What every engine needs to know of a program.
+
+    Attributes:
+        program: the program.
+        sites: its sites, in program order.
+        layout: where the dimensions of its batch shapes stand.
+        frames: the data frame of each compressed site.
+        conditionals: the recognised complete conditional of each global site that has one.
+        supports: the support of each global site.
+        reasons: site to why it does or does not get the exact update.
+        missing: whether NaN means missing.
+        initial: a value of each global near the middle of its prior.
+        params: initial network parameters.
+        template: a few rows of the data, for shapes.
+        num_rows: N, the number of rows of the whole data.
+    """
+
+    program: Program
+    sites: Mapping[str, Site]
+    layout: Layout
+    frames: Mapping[str, Frame]
+    conditionals: Mapping[str, Conditional]
+    supports: Mapping[str, Any]
+    reasons: Mapping[str, str]
+    missing: bool = False
+    initial: dict[str, Array] = field(default_factory=dict, repr=False)
+    params: dict[str, Any] = field(default_factory=dict, repr=False)
+    template: tuple = field(default=(), repr=False)
+    num_rows: int = 0
+
+    def names(self, role: str) -> tuple[str, ...]:
+        """Names of the sites with a role, in program order."""
+        return tuple(name for name, site in self.sites.items() if site.role == role)
+
+    @property
+    def latents(self) -> tuple[str, ...]:
+        """Continuous local sites with an encoder."""
+        return tuple(n for n, s in self.sites.items() if s.role == LATENT and s.has_encoder)
+
+    @property
+    def globals(self) -> tuple[str, ...]:
+        """Global sites, and continuous local sites without an encoder, which are updated like them."""
+        return tuple(n for n, s in self.sites.items() if s.role == GLOBAL or (s.role == LATENT and not s.has_encoder))
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Globals without a recognised complete conditional."""
+        return tuple(name for name in self.globals if name not in self.conditionals)
+
+    @property
+    def per_datum(self) -> tuple[str, ...]:
+        """Continuous local sites without an encoder: one value per row of the data."""
+        return tuple(n for n, s in self.sites.items() if s.role == LATENT and not s.has_encoder)
+
+    def touched_by(self, name: str) -> frozenset[str]:
+        """The sites whose log density depends on a global: itself and its children."""
+        return frozenset((name, *self.sites[name].children))
+
+
+def make_plan(program: Any, args: tuple, *, key: Array, missing: bool = False) -> Plan:
+    """Derive the plan of a program for some data.
+
+    Args:
+        program: a NumPyro function, or a record with `model` and `guide`.
+        args: the data arrays, each with N rows; N may be a sample of the data.
+        key: randomness for the points at which conditionals are verified.
+        missing: whether NaN in the data means missing.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ProgramError: if the program cannot be planned; the message names the site and the way out.
+    """
+    program = as_program(program)
+    sites = analyse(program, args)
+    layout = _layout(sites, args)
+    keys = dict(zip(("values", "responsibilities", "verify"), jax.random.split(key, 3), strict=True))
+    cut = PLAN_ROWS if _can_cut(sites, layout) else None
+    rows = tuple(jnp.asarray(np.asarray(a[:cut])) for a in args)
+    initial, params, latents, supports = _initial_values(program, sites, rows, keys["values"], missing)
+    num_rows = args[0].shape[0]
+    draft = Plan(program, sites, layout, {}, {}, supports, {}, missing, initial, params, rows, num_rows)
+    frames, reasons = _compressed(draft, args, rows, latents)
+    draft = replace(draft, frames=frames)
+    conditionals, why = _conditionals(draft, rows, latents, keys["responsibilities"], keys["verify"])
+    return replace(draft, conditionals=conditionals, reasons=reasons | why)
+
+
+def bare_plan(program: Any, template: tuple, *, frames: Mapping[str, Frame], missing: bool) -> Plan:
+    """A plan without updates, enough to predict with: what `vmix.load` needs."""
+    program = as_program(program)
+    sites = analyse(program, template)
+    layout = _layout(sites, template)
+    num_rows = template[0].shape[0]
+    return Plan(program, sites, layout, frames, {}, {}, {}, missing, {}, {}, template, num_rows)
+
+
+def _can_cut(sites: Mapping[str, Site], layout: Layout) -> bool:
+    """Whether a few rows stand for all: not where a row has latents of its own or nothing is local."""
+    own = any(site.role == LATENT and not site.has_encoder for site in sites.values())
+    return layout.data_dim is not None and not own
+
+
+def _layout(sites: Mapping[str, Site], args: tuple) -> Layout:
+    plates = [plate for site in sites.values() for plate in site.plates]
+    nesting = max([-plate.dim for plate in plates], default=0)
+    nesting = max([nesting, *(len(site.batch_shape) for site in sites.values())])
+    local = [site for site in sites.values() if site.role in (DISCRETE, LATENT)]
+    data_dim = _data_dim(sites, args)
+    discrete = tuple((site.name, site.num_values) for site in local if site.role == DISCRETE)
+    layout = Layout(data_dim, nesting, discrete)
+    for site in local:
+        if site.role == DISCRETE and len([p for p in site.plates if p.size > 1]) > 1:
+            names = [plate.name for plate in site.plates]
+            raise ProgramError(
+                f"discrete site {site.name!r} stands in several plates {names}; vmix sums out one value per datum: "
+                "make each datum a row of its own, or write counts with a Multinomial"
+            )
+    if layout.num_states > MAX_STATES:
+        raise ProgramError(
+            f"the discrete sites {[name for name, _ in discrete]} have {layout.num_states} joint values, at most "
+            f"{MAX_STATES} are enumerated; use fewer values, or one site"
+        )
+    return layout
+
+
+def _data_dim(sites: Mapping[str, Site], args: tuple) -> int | None:
+    raw = {
+        name: {"observed": s.role == OBSERVED, "plates": s.plates, "num_values": s.num_values}
+        for name, s in sites.items()
+        if s.role != NETWORK
+    }
+    plate = find_data_plate(raw, num_rows=args[0].shape[0])
+    return plate.dim if plate is not None else None
+
+
+def _initial_values(program: Program, sites: Mapping[str, Site], rows: tuple, key: Array, missing: bool) -> tuple:
+    """Medians of prior draws for the globals, the first draw for networks and latents, and the supports."""
+    filled = tuple(fill_missing(a) if missing else a for a in rows)
+    names = [name for name, site in sites.items() if site.role in (GLOBAL, LATENT)]
+    networks = [name for name, site in sites.items() if site.role == NETWORK]
+
+    def draw(k: Array) -> tuple[dict, dict]:
+        trace = handlers.trace(handlers.seed(program.model, k)).get_trace(*filled)
+        guided = handlers.trace(handlers.seed(program.guide, k)).get_trace(*filled) if program.guide else {}
+        both = {**guided, **trace}
+        return {n: trace[n]["value"] for n in names}, {n: both[n]["value"] for n in networks}
+
+    values, params = jax.jit(lambda ks: (jax.lax.map(lambda k: draw(k)[0], ks), draw(ks[0])[1]))(
+        jax.random.split(key, _MEDIAN_DRAWS)
+    )
+    initial = {n: _central(values[n], sites[n]) for n in names if not sites[n].has_encoder}
+    latents = {n: values[n][0] for n in names if sites[n].has_encoder}
+    return initial, params, latents, _supports(program, filled, names, values)
+
+
+def _central(draws: Array, site: Site) -> Array:
+    """A value inside the support near the middle of the prior."""
+    finite = jnp.where(jnp.isfinite(draws), draws, jnp.nan)
+    if site.event_dim:
+        return jnp.nanmean(finite, 0)
+    return jnp.nanmedian(finite, 0)
+
+
+def _supports(program: Program, rows: tuple, names: list[str], values: dict[str, Array]) -> dict[str, Any]:
+    few = tuple(a[:2] for a in rows)
+    found = []
+    for i in (0, 1):
+        seen: dict[str, Any] = {}
+        model = handlers.seed(program.model, jax.random.key(i))  # any key: only supports are read
+        trace = handlers.trace(model).get_trace(*few)
+        seen |= {name: trace[name]["fn"].support for name in names}
+        found.append(seen)
+    for name in names:
+        if not _same_support(found[0][name], found[1][name]):
+            raise ProgramError(
+                f"the support of site {name!r} depends on another random site; sample it on a fixed support and "
+                "transform it with numpyro.deterministic"
+            )
+    return found[0]
+
+
+def _same_support(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except (TypeError, ValueError):
+        return type(one) is type(other)
+
+
+def _compressed(plan: Plan, args: tuple, rows: tuple, latents: dict) -> tuple[dict[str, Frame], dict[str, str]]:
+    """Which local sites compress, with the frame of their data, and why the others do not."""
+    frames: dict[str, Frame] = {}
+    reasons: dict[str, str] = {}
+    found: dict[str, tuple] = {}
+
+    def look(globals_: dict, params: dict, data: tuple) -> None:
+        sites = model_sites(plan, globals_, latents, params, data)
+        for name, site in sites.items():
+            info = plan.sites[name]
+            if info.role in (GLOBAL, DISCRETE, NETWORK) or name in plan.per_datum:
+                continue
+            if not is_enumerated(plan.layout, site["fn"].batch_shape) and not _has_global_parent(plan, info):
+                found[name] = (None, "does not depend on a global")
+                continue
+            found[name] = compressible(plan.layout, site)
+
+    jax.eval_shape(look, plan.initial, plan.params, rows)
+    chosen = [name for name, (family, _) in found.items() if family is not None]
+    reasons = {name: why for name, (_, why) in found.items()}
+    if chosen:
+        frames = _frames(plan, args, chosen)
+    return frames, reasons
+
+
+def _has_global_parent(plan: Plan, site: Site) -> bool:
+    return any(parent in plan.globals for parent in site.parents)
+
+
+def _frames(plan: Plan, args: tuple, chosen: list[str]) -> dict[str, Frame]:
+    """Frames from (up to 100,000 rows of) the data; a latent's frame is the identity, its scale is the encoder's."""
+    some = tuple(jnp.asarray(np.asarray(a[:100_000])) for a in args)
+    latents = {name: jnp.zeros((some[0].shape[0], *plan.sites[name].shape[1:])) for name in plan.latents}
+
+    @jax.jit
+    def compute(globals_: dict, params: dict, data: tuple) -> dict[str, Frame]:
+        sites = model_sites(plan, globals_, latents, params, data)
+        return {name: data_frame(plan.layout, sites[name]) for name in chosen if name not in plan.latents}
+
+    frames = compute(plan.initial, plan.params, some)
+    return frames | {name: Frame(jnp.zeros(()), jnp.ones(())) for name in chosen if name in plan.latents}
+
+
+def _conditionals(plan: Plan, rows: tuple, latents: dict, r_key: Array, key: Array) -> tuple[dict, dict]:
+    """Recognise the complete conditional of every global, with random responsibilities on some rows."""
+    num_rows = rows[0].shape[0]
+    weights = jax.random.dirichlet(r_key, jnp.full(plan.layout.num_states, 0.5), (num_rows,))
+    batch = Batch(rows, latents, {}, None)
+    values = _nearby(plan, key)
+    conditionals: dict[str, Conditional] = {}
+    reasons: dict[str, str] = {}
+    if not plan.globals:
+        return conditionals, reasons
+    gather = jax.jit(lambda g, p, b, w: expected_statistics(plan, g, p, b, w))
+    expected: Expected = gather(values, plan.params, batch, weights)
+    priors = _priors(plan, values, batch)
+    for i, name in enumerate(plan.globals):
+        density = site_density(plan, name, values, plan.params, batch, expected)
+        result = recognise(priors[name], density, values[name], jax.random.fold_in(key, i))
+        reasons[name] = result.reason
+        if result.conditional is not None:
+            conditionals[name] = result.conditional
+    return conditionals, reasons
+
+
+def _nearby(plan: Plan, key: Array) -> dict[str, Array]:
+    """A generic point: the initial values, moved a little in unconstrained space so that no two are equal."""
+    moved = {}
+    for i, (name, value) in enumerate(plan.initial.items()):
+        transform = biject_to(plan.supports[name])
+        free = transform.inv(value)
+        noise = jax.random.normal(jax.random.fold_in(key, 1000 + i), free.shape)
+        moved[name] = transform(free + 0.3 * noise)
+    return moved
+
+
+def _priors(plan: Plan, values: dict, batch: Batch) -> dict[str, Any]:
+    sites = model_sites(plan, values, batch.latents, plan.params, batch.args)
+    return {name: sites[name]["fn"] for name in plan.globals}

@@ -1,0 +1,73 @@
+"""Priors at the scale of the data: what a model of the zoo leaves open, settled once before the fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+Record = TypeVar("Record")
+
+
+class DataScale(NamedTuple):
+    """Location and scale of the data, column by column, as tuples that a frozen record can hold."""
+
+    loc: tuple[float, ...]
+    scale: tuple[float, ...]
+    spread: tuple[float, ...]
+
+
+def data_scale(x: Any, *, num_components: int) -> DataScale:
+    """Prior mean and standard deviation of component means, and a guess of a component's width, per column.
+
+    Args:
+        x: data, shape (N, D); NaN is left out.
+        num_components: K; a component's width is taken as the data's over K^(1/D).
+
+    Returns:
+        Means, three standard deviations, and widths; a constant column counts as the smallest column that is not.
+
+    Raises:
+        ValueError: if x is not two-dimensional.
+    """
+    x = np.asarray(x)
+    if x.ndim != 2:
+        raise ValueError(f"x must have shape (N, D), found {x.shape}; reshape it to one row per datum")
+    wide = x.astype(np.float64, copy=False)
+    loc = np.nanmean(wide, 0)
+    std = np.nanstd(wide, 0)
+    positive = std[std > 1e-7 * np.maximum(np.abs(loc), 1e-30)]
+    floor = 0.05 * np.median(positive) if positive.size else 1.0
+    std = np.maximum(std, floor)
+    width = std / num_components ** (1.0 / x.shape[1])
+    return DataScale(_floats(loc), _floats(3.0 * std), _floats(width))
+
+
+def settle(model: Record, **values: Any) -> Record:
+    """A copy of a frozen record in which fields that are None take these values."""
+    return replace(model, **{name: value for name, value in values.items() if getattr(model, name) is None})  # type: ignore[type-var]
+
+
+def stick_breaking(v: Array) -> Array:
+    """Weights w_k = v_k prod_{j<k} (1 - v_j), the last taking what is left.
+
+    Args:
+        v: fractions, shape (..., K - 1), in (0, 1).
+
+    Returns:
+        Weights on the simplex, shape (..., K).
+
+    Source:
+        Sethuraman (1994); truncated as in Ishwaran and James (2001).
+    """
+    left = jnp.cumsum(jnp.log1p(-v), -1)
+    zero = jnp.zeros_like(left[..., :1])
+    log_w = jnp.concatenate([zero, left], -1).at[..., :-1].add(jnp.log(v))
+    return jnp.exp(log_w)
+
+
+def _floats(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(v) for v in values)

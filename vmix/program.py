@@ -1,0 +1,271 @@
+"""Programs: any NumPyro function, or a record with `model` and `guide`, read off one abstract trace.
+
+Nothing is computed here: the program runs once under `jax.eval_shape`, and what is kept of each site is
+its name, its role, its shape, its plates and its parents. The planner builds on that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import numpyro.distributions as dist
+from jax import Array
+from numpyro import handlers
+from numpyro.infer.inspect import get_dependencies
+
+OBSERVED = "observed"
+DISCRETE = "discrete local"
+LATENT = "continuous local"
+GLOBAL = "global"
+NETWORK = "network"
+
+
+class ProgramError(ValueError):
+    """The program cannot be read or fitted; the message names the site, the reason and the way out."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A generative `model(*data)` and, where a latent has an encoder, a `guide(*data)`."""
+
+    model: Callable[..., Any]
+    guide: Callable[..., Any] | None
+    name: str
+    source: Any = field(repr=False)
+
+
+class Plate(NamedTuple):
+    """One conditional-independence plate: `dim` counts from the right (-1 is the last batch dimension)."""
+
+    name: str
+    dim: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the planner knows of one site; shapes are those of the data the program was read with."""
+
+    name: str
+    role: str
+    shape: tuple[int, ...]
+    batch_shape: tuple[int, ...]
+    event_dim: int
+    family: str
+    plates: tuple[Plate, ...]
+    num_values: int | None = None
+    has_encoder: bool = False
+    parents: tuple[str, ...] = ()
+    children: tuple[str, ...] = ()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the site repeats for every datum."""
+        return self.role in (OBSERVED, DISCRETE, LATENT)
+
+
+def as_program(program: Any) -> Program:
+    """Wrap a NumPyro function or a record with `model` (and `guide`).
+
+    Args:
+        program: a callable `model(*data)`, an object with a `model` method, or a `Program`.
+
+    Returns:
+        The program.
+
+    Raises:
+        TypeError: if it is none of these.
+    """
+    if isinstance(program, Program):
+        return program
+    if isinstance(program, type):
+        raise TypeError(f"program is the class {program.__name__}; give an instance: {program.__name__}(...)")
+    if callable(getattr(program, "model", None)):
+        guide = getattr(program, "guide", None)
+        return Program(program.model, guide if callable(guide) else None, type(program).__name__, program)
+    if callable(program):
+        return Program(program, None, getattr(program, "__name__", type(program).__name__), program)
+    raise TypeError(
+        f"program must be a NumPyro function or an object with a `model` method, found {type(program).__name__}"
+    )
+
+
+def trace_sites(
+    fn: Callable[..., Any],
+    args: tuple,
+    *,
+    key: Array,
+    values: dict[str, Array] | None = None,
+    params: dict[str, Any] | None = None,
+) -> dict[str, dict]:
+    """Run a program once with the given site values and network parameters; return its trace.
+
+    Args:
+        fn: the model or the guide.
+        args: the data arrays, handed over in order.
+        key: randomness for whatever is not in `values`.
+        values: sample sites to fix, by name.
+        params: network parameters, by name.
+
+    Returns:
+        NumPyro's trace: site name to message.
+    """
+    seeded = handlers.seed(fn, key)
+    fixed = handlers.substitute(seeded, data={**(values or {}), **(params or {})})
+    return handlers.trace(fixed).get_trace(*args)
+
+
+def analyse(program: Program, args: tuple) -> dict[str, Site]:
+    """Read the program's sites: roles, shapes, plates, parents and children.
+
+    Args:
+        program: the program.
+        args: the data arrays, each with N rows.
+
+    Returns:
+        Site name to `Site`, in program order, network parameters last.
+
+    Raises:
+        ProgramError: if the program cannot be traced, or observes nothing.
+    """
+    found = _abstract_sites(program.model, args, program.name)
+    samples = {name: site for name, site in found.items() if site["type"] == "sample"}
+    if not any(site["observed"] for site in samples.values()):
+        raise ProgramError(
+            f"program {program.name} has no observed site; pass the data to a sample statement: "
+            'numpyro.sample("x", ..., obs=x)'
+        )
+    encoded = set()
+    networks = {name: site for name, site in found.items() if site["type"] == "param"}
+    if program.guide is not None:
+        guided = _abstract_sites(program.guide, args, f"{program.name}'s guide")
+        encoded = {name for name, site in guided.items() if site["type"] == "sample"}
+        networks |= {name: site for name, site in guided.items() if site["type"] == "param"}
+    plate = find_data_plate(samples, num_rows=args[0].shape[0])
+    parents = _parents(program, args, samples)
+    sites = {}
+    for name, raw in samples.items():
+        children = tuple(child for child in samples if name in parents[child])
+        sites[name] = _site(name, raw, plate, name in encoded, parents[name], children)
+    for name, raw in networks.items():
+        sites[name] = Site(name, NETWORK, raw["shape"], (), 0, "parameters", ())
+    return sites
+
+
+def find_data_plate(samples: dict[str, dict], *, num_rows: int) -> Plate | None:
+    """The plate that repeats for every datum: it holds every observed site and, where one does, has N rows."""
+    observed = [site["plates"] for site in samples.values() if site["observed"]]
+    common = [plate for plate in observed[0] if all(plate in plates for plates in observed)]
+    if not common:
+        return None
+    sized = [plate for plate in common if plate.size == num_rows] or common
+    latent = [site["plates"] for site in samples.values() if not site["observed"] and site["num_values"] is not None]
+    preferred = [plate for plate in sized if any(plate in plates for plates in latent)]
+    return (preferred or sized)[0]
+
+
+def _site(name: str, raw: dict, plate: Plate | None, encoded: bool, parents: tuple, children: tuple) -> Site:
+    local = plate is not None and plate in raw["plates"]
+    if raw["observed"]:
+        role = OBSERVED
+    elif raw["discrete"]:
+        role = DISCRETE
+        if not local:
+            raise ProgramError(
+                f"site {name!r} is a discrete global; vmix sums out discrete sites inside the data plate: "
+                f'move it under `numpyro.plate("data", ...)`, or fit one program per value'
+            )
+        if raw["num_values"] is None:
+            raise ProgramError(
+                f"site {name!r} is discrete with infinite support ({raw['family']}); only finite support can be "
+                "summed out: truncate it, as a Categorical over the values that matter"
+            )
+    else:
+        role = LATENT if local else GLOBAL
+    return Site(
+        name,
+        role,
+        raw["shape"],
+        raw["batch_shape"],
+        raw["event_dim"],
+        raw["family"],
+        raw["plates"],
+        raw["num_values"],
+        encoded and role == LATENT,
+        parents,
+        children,
+    )
+
+
+def _abstract_sites(fn: Callable[..., Any], args: tuple, name: str) -> dict[str, dict]:
+    found: dict[str, dict] = {}
+
+    def run(key: Array, *data: Array) -> None:
+        for site in trace_sites(fn, data, key=key).values():
+            if site["type"] in ("sample", "param"):
+                found[site["name"]] = _describe(site)
+
+    try:
+        jax.eval_shape(run, jax.random.key(0), *args)
+    except ProgramError:
+        raise
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerBoolConversionError) as error:
+        raise ProgramError(
+            f"{name} takes a Python decision (if, while, int, float) on a latent or data value, which is not known "
+            "when the program is read; use jnp.where or jax.lax.cond, or a discrete site"
+        ) from error
+    except TypeError as error:
+        raise ProgramError(
+            f"{name} could not be run on {len(args)} data array(s) of shapes "
+            f"{[tuple(a.shape) for a in args]}: {str(error).splitlines()[0]}"
+        ) from error
+    except ValueError as error:
+        raise ProgramError(
+            f"{name} could not be run on data of shapes {[tuple(a.shape) for a in args]}: {str(error).splitlines()[0]}"
+        ) from error
+    return found
+
+
+def _describe(site: dict) -> dict:
+    if site["type"] == "param":
+        leaves = jax.tree.leaves(site["value"])
+        size = sum(int(leaf.size) for leaf in leaves)
+        return {"type": "param", "shape": (size,)}
+    fn = site["fn"]
+    if site["scale"] is not None:
+        raise ProgramError(
+            f"site {site['name']!r} is scaled (numpyro.handlers.scale, or a plate with subsample_size); vmix weighs "
+            'minibatches itself: write numpyro.plate("data", x.shape[0]) and set batch_size on the engine'
+        )
+    discrete = bool(getattr(fn.support, "is_discrete", False))
+    return {
+        "type": "sample",
+        "observed": site["is_observed"],
+        "shape": tuple(jax.numpy.shape(site["value"])),
+        "batch_shape": tuple(fn.batch_shape),
+        "event_dim": fn.event_dim,
+        "family": _family_name(fn),
+        "discrete": discrete,
+        "num_values": _num_values(fn) if discrete else None,
+        "plates": tuple(Plate(f.name, f.dim, f.size) for f in site["cond_indep_stack"]),
+    }
+
+
+def _family_name(fn: dist.Distribution) -> str:
+    while isinstance(fn, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
+        fn = fn.base_dist
+    return type(fn).__name__.removesuffix("Probs").removesuffix("Logits")
+
+
+def _num_values(fn: dist.Distribution) -> int | None:
+    if not fn.has_enumerate_support or fn.event_dim:
+        return None
+    return int(jax.eval_shape(lambda: fn.enumerate_support(expand=False)).shape[0])
+
+
+def _parents(program: Program, args: tuple, samples: dict[str, dict]) -> dict[str, tuple[str, ...]]:
+    found = get_dependencies(program.model, args)["prior_dependencies"]
+    return {name: tuple(p for p in found.get(name, {}) if p != name and p in samples) for name in samples}

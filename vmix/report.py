@@ -1,0 +1,398 @@
+"""One self-contained HTML page about a fit: what was fitted, how it went, what it found, how far to trust it.
+
+The page carries its own plotting library and forbids itself every network address, so it opens offline and can be
+mailed. It stays below 6 MB whatever the data: scatters show 2,000 rows, and 20 components are drawn.
+"""
+# Longer than 250 lines because every section of the page is one short function, and they are read side by side.
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+
+from vmix import plots
+
+if TYPE_CHECKING:
+    from vmix.results import Fit
+
+MAX_COMPONENTS = 20
+MAX_TRACES = 24
+MAX_CELLS = 4_000
+MAX_TEXT = 500
+NUM_EXAMPLES = 8
+EXPLANATIONS = {
+    "accuracy": "rows right under the best one-to-one match of components and labels",
+    "nmi": "normalised mutual information, 1 is perfect",
+    "ari": "adjusted Rand index, 0 is chance",
+    "completeness": "1 when each label stays in one component",
+    "elbo": "evidence lower bound, nats per datum",
+    "seconds": "time of the fit",
+}
+
+
+def compute_metrics(
+    fit: Fit, data: np.ndarray, labels: np.ndarray | None = None, *, predicted: np.ndarray | None = None
+) -> dict[str, float | None]:
+    """Return the metrics of a fit: those against labels when there are labels and components, `elbo` always.
+
+    Args:
+        fit: a fitted model.
+        data: rows, shape (N, D).
+        labels: true labels, shape (N,), or None.
+        predicted: components, shape (N,), where they are at hand.
+
+    Returns:
+        `accuracy` (one-to-one), `nmi`, `ari`, `completeness` in [0, 1], `elbo` in nats per datum, `seconds`;
+        a number that is not finite becomes None, because JSON has no word for it.
+    """
+    from vmix import metrics
+
+    found: dict[str, float] = {}
+    if labels is not None and fit.num_components is not None:
+        predicted = fit.predict(data) if predicted is None else predicted
+        for name in ("accuracy", "nmi", "ari", "completeness"):
+            found[name] = getattr(metrics, name)(labels, predicted)
+    found |= {"elbo": float(fit.score(data)), "seconds": float(fit.seconds)}
+    return {name: value if np.isfinite(value) else None for name, value in found.items()}
+
+
+def write_report(
+    fit: Fit,
+    path: str | os.PathLike[str],
+    *,
+    data: np.ndarray,
+    labels: np.ndarray | None = None,
+    metrics: Mapping[str, float | None],
+    summary: plots.Summary | None = None,
+) -> Path:
+    """Write the page.
+
+    Args:
+        fit: a fitted model.
+        path: the HTML file; its folder is made where it is missing, an older file is replaced at the end.
+        data: rows to show, shape (N, D).
+        labels: true labels, shape (N,), or None.
+        metrics: name to number, as `compute_metrics` returns.
+        summary: what `summarise` returned for the same data; computed here when None.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: when there are not as many labels as rows.
+    """
+    labels = None if labels is None else np.asarray(labels)
+    if labels is not None and len(labels) != len(data):
+        raise ValueError(f"labels has {len(labels)} entries; data has {len(data)} rows: give one label a row, or None")
+    summary = summary or plots.summarise(fit, data)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside.write_text(_render(_context(fit, data, labels, metrics, summary)), encoding="utf-8")
+    os.replace(aside, path)
+    return path
+
+
+def _render(context: Mapping[str, Any]) -> str:
+    """Fill the template; every value is escaped except the script, the plan, which escapes its own, and the figures."""
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    figures = json.dumps(context["figures"], allow_nan=False)
+    for character in "<>&":
+        figures = figures.replace(character, f"\\u{ord(character):04x}")
+    loader = jinja2.PackageLoader("vmix", "templates")
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    trusted = {"figures": Markup(figures), "plotly_js": Markup(get_plotlyjs()), "nonce": secrets.token_urlsafe(16)}
+    return environment.get_template("report.html.j2").render({**context, **trusted})
+
+
+def _context(
+    fit: Fit, data: np.ndarray, labels: np.ndarray | None, metrics: Mapping[str, float | None], summary: plots.Summary
+) -> dict[str, Any]:
+    """Gather everything that the template names."""
+    history = fit.history
+    traces = np.atleast_2d(np.asarray(history["objective"], dtype=np.float64))
+    unit = history.get("unit", "nats per datum")
+    scatters = _scatters(summary, labels)
+    figures = {"objective": _objective_figure(traces, history)} | {s["id"]: s.pop("figure") for s in scatters}
+    components = _components(fit, data, labels, summary)
+    return {
+        "title": f"{fit.model_name}, fitted with {fit.engine_name}",
+        "subtitle": f"{len(data):,} rows of {np.size(data[0])} columns, seed {fit.seed}",
+        "tiles": [_tile(name, value) for name, value in metrics.items()],
+        "plan_text": str(fit.plan),
+        "plan_html": Markup(fit.plan._repr_html_()) if hasattr(fit.plan, "_repr_html_") else None,
+        "settings": _flatten(fit.settings),
+        "unit": unit,
+        "step_name": history.get("step_name", "step"),
+        "last": f"{traces[0, -1]:.4f}" if traces.size else None,
+        "num_steps": f"{traces.shape[1]:,}",
+        "num_traces": min(len(traces), MAX_TRACES),
+        "stages": [_stage(stage) for stage in history.get("stages") or []],
+        "scatters": scatters,
+        "scatter_note": _scatter_note(summary, len(data)),
+        "reconstructions": _reconstructions(fit, data, summary),
+        "components": components,
+        "num_components": fit.num_components,
+        "most_components": MAX_COMPONENTS,
+        "samples": None if components else _samples(fit, data),
+        "confusion": _confusion(labels, summary.predicted),
+        "checks": _checks(fit, traces, unit, summary),
+        "diagnostics": _diagnostics(fit),
+        "command": fit.environment.get("command"),
+        "environment": _flatten({k: v for k, v in fit.environment.items() if k != "command"} | {"seed": fit.seed}),
+        "figures": figures,
+    }
+
+
+def _tile(name: str, value: float | None) -> dict[str, str]:
+    """A headline number: seconds and nats with one or two decimals, shares with four."""
+    if value is None:
+        shown = "not finite"
+    elif name == "seconds":
+        shown = f"{value:.1f} s"
+    else:
+        shown = f"{value:,.2f}".replace("-", "\N{MINUS SIGN}") if name == "elbo" else f"{value:.4f}"
+    return {"name": name, "value": shown, "note": EXPLANATIONS.get(name, "")}
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Turn nested settings into dotted names and printed values."""
+    rows: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            rows += _flatten(value, f"{prefix}{name}.")
+        else:
+            rows.append((f"{prefix}{name}", "" if value is None else str(value)[:MAX_TEXT]))
+    return rows
+
+
+def _stage(stage: Mapping[str, Any]) -> dict[str, str]:
+    """One row of the table of stages, its objective as a line in a box of 100 by 20."""
+    trace = np.asarray(stage.get("objective") or [], dtype=np.float64)
+    trace = _thin(trace[np.isfinite(trace)], 100)
+    spark = ""
+    if trace.size > 1:
+        low, high = trace.min(), trace.max()
+        heights = 19 - 18 * (trace - low) / (high - low if high > low else 1.0)
+        spark = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(np.linspace(0, 100, trace.size), heights, strict=True))
+    seconds = stage.get("seconds")
+    shown = "" if seconds is None else f"{seconds:.2f}"
+    return {"name": stage["name"], "seconds": shown, "spark": spark, "note": stage.get("note") or ""}
+
+
+def _thin(values: np.ndarray, most: int) -> np.ndarray:
+    """Keep at most `most` entries, evenly spaced, first and last included."""
+    return values[np.unique(np.linspace(0, len(values) - 1, min(len(values), most)).astype(int))]
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    """Numbers short enough for a page, None where they are not finite."""
+    return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values.tolist()]
+
+
+def _layout(x_title: str, y_title: str, *, legend: bool = False) -> dict[str, Any]:
+    """What a plotly layout says about this figure; looks and colours are set by the page's script."""
+    axes = {"xaxis": {"title": {"text": html.escape(x_title)}}, "yaxis": {"title": {"text": html.escape(y_title)}}}
+    return axes | {"showlegend": legend}
+
+
+def _objective_figure(traces: np.ndarray, history: Mapping[str, Any]) -> dict[str, Any]:
+    """The objective of the best restart over those of the others."""
+    steps = _thin(np.arange(traces.shape[1]), 1_000)
+    lines = []
+    for index, trace in reversed(list(enumerate(traces[:MAX_TRACES]))):
+        best = index == 0
+        line = {"color": plots.COLOURS[0] if best else plots.COLOURS[-1], "width": 2.2 if best else 0.8}
+        name = "best" if best else f"restart ranked {index + 1}"
+        # Objectives differ in the fifth digit near the end, so they keep more digits than positions do.
+        y = [round(value, 6) if np.isfinite(value) else None for value in trace[steps].tolist()]
+        mode = "markers" if len(steps) == 1 else "lines"
+        lines.append({"type": "scatter", "mode": mode, "x": (steps + 1).tolist(), "y": y, "line": line, "name": name})
+    layout = _layout(history.get("step_name", "step"), history.get("unit", "nats per datum"))
+    layout["yaxis"]["range"] = list(plots.objective_range(traces))
+    return {"data": lines, "layout": layout}
+
+
+def _scatters(summary: plots.Summary, labels: np.ndarray | None) -> list[dict[str, Any]]:
+    """One scatter by component and one by label, whichever there are; plain where there is neither."""
+    hover = [f"row {row}" for row in summary.rows]
+    if summary.predicted is not None and summary.certainty is not None:
+        pairs = zip(hover, summary.predicted[summary.rows], summary.certainty[summary.rows], strict=True)
+        hover = [f"{text}<br>component {c}, probability {p:.3f}" for text, c, p in pairs]
+    if labels is not None:
+        hover = [f"{text}<br>label {html.escape(str(y))}" for text, y in zip(hover, labels[summary.rows], strict=True)]
+    colourings = {"component": summary.predicted, "label": labels}
+    found = [(name, groups[summary.rows]) for name, groups in colourings.items() if groups is not None]
+    found = found or [("row", np.full(len(summary.rows), "data"))]
+    return [
+        {"id": f"by-{name}", "title": f"Coloured by {name}", "figure": _scatter_figure(summary.points, groups, hover)}
+        for name, groups in found
+    ]
+
+
+def _scatter_figure(points: np.ndarray, groups: np.ndarray, hover: list[str]) -> dict[str, Any]:
+    """Points in two principal directions, a colour and a marker a group."""
+    symbols = ("circle", "triangle-up", "square", "diamond", "triangle-down", "cross", "x", "star")
+    traces = []
+    names = np.unique(groups)
+    for index, name in enumerate(names):
+        members = np.flatnonzero(groups == name)
+        symbol = symbols[index // len(plots.COLOURS) % len(symbols)]
+        trace = {"type": "scatter", "mode": "markers", "name": html.escape(str(name)), "hoverinfo": "text"}
+        trace["x"], trace["y"] = _numbers(points[members, 0]), _numbers(points[members, 1])
+        trace["text"] = [hover[m] for m in members]
+        trace["marker"] = {"color": plots.colour(index), "symbol": symbol, "size": 5, "opacity": 0.75}
+        traces.append(trace)
+    legend = 1 < len(names) <= 30
+    layout = _layout("first principal direction", "second principal direction", legend=legend)
+    return {"data": traces, "layout": layout}
+
+
+def _scatter_note(summary: plots.Summary, num_rows: int) -> str:
+    """Say what the scatters show."""
+    space = "the data" if summary.latent is None else f"the latent ({summary.latent.shape[1]} dimensions)"
+    shown = "all rows" if len(summary.rows) == num_rows else f"{len(summary.rows):,} of {num_rows:,} rows"
+    return f"Two principal directions of {space}, {shown}. Point at a dot to see its row."
+
+
+def _reconstructions(fit: Fit, data: np.ndarray, summary: plots.Summary) -> plots.Picture | None:
+    """Evenly spaced rows above their reconstructions."""
+    if not fit.has_latent:
+        return None
+    x = np.asarray(data[_thin(summary.rows, 10)])
+    both = np.concatenate([x, np.asarray(fit.reconstruct(x))])
+    return plots.picture(both, "Data above, what the decoder makes of their latents below.", like=x, columns=len(x))
+
+
+def _samples(fit: Fit, data: np.ndarray) -> plots.Picture:
+    """Draws from a model without components."""
+    draws = np.asarray(fit.sample(2 * NUM_EXAMPLES, seed=fit.seed, mean=fit.has_latent))
+    return plots.picture(draws, _drawn(fit), like=np.asarray(data[:1000]), columns=NUM_EXAMPLES)
+
+
+def _drawn(fit: Fit) -> str:
+    """What the samples are: behind a decoder its means, as the noise of single pixels would hide the shapes."""
+    return "Decoder's means of latents drawn from it" if fit.has_latent else "Drawn from it"
+
+
+def _components(fit: Fit, data: np.ndarray, labels: np.ndarray | None, summary: plots.Summary) -> list[dict[str, Any]]:
+    """A card for each of the largest components that hold rows."""
+    if summary.predicted is None:
+        return []
+    counts = np.bincount(summary.predicted, minlength=fit.num_components)
+    largest = np.sort(np.argsort(-counts, kind="stable")[:MAX_COMPONENTS])
+    return [_component(fit, data, labels, summary, int(k)) for k in largest if counts[k] > 0]
+
+
+def _component(fit: Fit, data: np.ndarray, labels: np.ndarray | None, summary: plots.Summary, k: int) -> dict[str, Any]:
+    """Samples of component k and the data nearest to its middle."""
+    members = np.flatnonzero(summary.predicted == k)
+    space = _thin(members, plots.MAX_POINTS)
+    places = np.asarray(data[space] if summary.latent is None else summary.latent[space], dtype=np.float64)
+    places = places.reshape(len(places), -1)
+    distance = np.nansum((places - np.nanmean(places, axis=0)) ** 2, axis=1)
+    nearest = np.asarray(data[space[np.argsort(distance, kind="stable")[:NUM_EXAMPLES]]])
+    draws = np.asarray(fit.sample(NUM_EXAMPLES, component=k, seed=fit.seed, mean=fit.has_latent))
+    size = f"{len(members):,} rows ({len(members) / len(data):.1%})"
+    if labels is not None:
+        names, counts = np.unique(labels[members], return_counts=True)
+        size += f", label {names[counts.argmax()]} in {counts.max() / len(members):.0%}"
+    return {
+        "index": k,
+        "size": size,
+        "percent": f"{100 * len(members) / len(data):.2f}",
+        "samples": plots.picture(draws, _drawn(fit), like=nearest, columns=NUM_EXAMPLES),
+        "nearest": plots.picture(nearest, "Data nearest to its middle", like=nearest, columns=NUM_EXAMPLES),
+    }
+
+
+def _confusion(labels: np.ndarray | None, predicted: np.ndarray | None) -> dict[str, Any] | None:
+    """Counts of label by component, with each cell's share of its label."""
+    if labels is None or predicted is None:
+        return None
+    table = plots.confusion_table(labels, predicted)
+    if table.counts.size > MAX_CELLS:
+        return None
+    rows = []
+    for name, counts in zip(table.labels, table.counts, strict=True):
+        cells = [{"count": f"{count:,}", "share": f"{count / counts.sum():.3f}"} for count in counts]
+        rows.append({"label": str(name), "cells": cells})
+    return {"components": table.components.tolist(), "rows": rows}
+
+
+def _checks(fit: Fit, traces: np.ndarray, unit: str, summary: plots.Summary) -> list[dict[str, Any]]:
+    """What speaks for the result and what against it, one sentence each."""
+    found = [_settled(fit, traces[0], unit)]
+    restarts = fit.history.get("restarts")
+    if restarts is not None and len(restarts) > 1:
+        ends = np.sort(np.asarray(restarts, dtype=np.float64))[::-1]
+        near = int((ends > ends[0] - 0.01).sum())
+        text = f"{near} of {len(ends)} restarts ended within 0.01 {unit} of the best"
+        text += f" ({ends[0]:.4f}; worst {ends[-1]:.4f})."
+        found.append((near > 1, text))
+    if summary.predicted is not None and summary.certainty is not None:
+        counts = np.bincount(summary.predicted, minlength=fit.num_components)
+        held = counts[counts > 0]
+        empty = ", ".join(str(k) for k in np.flatnonzero(counts == 0)[:20])
+        text = f"Components hold {held.min():,} to {held.max():,} rows. "
+        text += f"No row is assigned to {int((counts == 0).sum())} of them: {empty}." if empty else "None is empty."
+        found.append((not empty, text))
+        sure = float((summary.certainty > 0.9).mean())
+        found.append((sure > 0.5, f"In {sure:.0%} of the rows one component has more than 0.9 of the probability."))
+    return [{"good": good, "text": text} for good, text in found]
+
+
+def _settled(fit: Fit, trace: np.ndarray, unit: str) -> tuple[bool, str]:
+    """Whether the objective came to rest: the stopping rule says so, or its last tenth drifts less than it varies."""
+    if trace.size == 0:
+        return False, "Interrupted before the first step: these are the starting values."
+    tail = trace[-max(2, trace.size // 10) :]
+    half = tail.size // 2
+    drift = float(tail[half:].mean() - tail[:half].mean()) if half else 0.0
+    moved = f"over the last {tail.size} values the objective drifted by {drift:+.2g} {unit}"
+    if fit.interrupted:
+        return False, f"Interrupted after {trace.size:,} steps; {moved}."
+    ended = (
+        "The stopping rule was met"
+        if fit.converged
+        else "Every step asked for was used; no stopping rule ended the fit"
+    )
+    return fit.converged or abs(drift) < max(0.01, float(tail.std())), f"{ended}; {moved}."
+
+
+def _diagnostics(fit: Fit) -> list[dict[str, str]]:
+    """Worst split r-hat and effective sample size of each site, where the posterior is made of draws."""
+    num_chains = _num_chains(fit)
+    if num_chains is None:
+        return []
+    from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+
+    rows = []
+    for site, values in fit.posterior.items():
+        draws = np.asarray(values) if num_chains > 1 else np.asarray(values)[None]
+        if draws.shape[1] < 4 or not np.issubdtype(draws.dtype, np.floating) or draws[0, 0].size > 5_000:
+            continue
+        with np.errstate(all="ignore"):  # a constant entry, such as a simplex of one, has no variance to compare
+            r_hat, ess = np.ravel(split_gelman_rubin(draws)), np.ravel(effective_sample_size(draws))
+        r_hat, ess = r_hat[np.isfinite(r_hat)], ess[np.isfinite(ess)]
+        shown = (f"{r_hat.max():.3f}" if r_hat.size else "constant", f"{ess.min():,.0f}" if ess.size else "constant")
+        rows.append({"site": site, "shape": str(draws.shape[2:]), "r_hat": shown[0], "ess": shown[1]})
+    return rows
+
+
+def _num_chains(fit: Fit) -> int | None:
+    """Number of chains, or None where the posterior holds no draws."""
+    if fit.engine_name != "Gibbs":
+        return None
+    found = [value for name, value in _flatten(fit.settings) if name.rsplit(".")[-1] == "num_chains"]
+    return int(found[0]) if found and found[0] else 1

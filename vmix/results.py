@@ -1,0 +1,346 @@
+"""What a fit returns, and how it is saved and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vmix import checkpoint
+from vmix.engine import Engine, Info, Start
+from vmix.environment import describe_environment
+from vmix.explaining import Explanation, explain_plan
+from vmix.families import Frame
+from vmix.plan import Plan, bare_plan
+from vmix.predicting import Predictor
+from vmix.starting import Stage
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+PREDICTIVE_DRAWS = 32
+UNIT = "nats per datum"
+
+
+class History(NamedTuple):
+    """What happened at each step of each state (restart or chain), shape (states, steps)."""
+
+    info: Info | None
+    converged: bool
+    interrupted: bool
+
+    def finals(self) -> np.ndarray:
+        """The objective each state is judged by: its mean over the last twentieth of the steps, shape (states,)."""
+        if self.info is None:
+            return np.zeros(1)
+        objective = self.info.objective
+        return objective[:, -max(1, objective.shape[1] // 20) :].mean(1)
+
+    def ranked(self, order: np.ndarray) -> History:
+        """The same with states reordered."""
+        if self.info is None:
+            return self
+        return self._replace(info=jax.tree.map(lambda a: a[order], self.info))
+
+
+@dataclass(eq=False)
+class Fit:
+    """A fitted program: predictions, draws, history, and how it came about.
+
+    Attributes:
+        model_name: name of the program.
+        engine_name: "SVI", "EM" or "Gibbs".
+        seed: the seed it was fitted with.
+        settings: hyperparameters of the model and options of the engine, JSON-able.
+        posterior: site to point estimate in the site's shape (SVI, EM), or draws of shape (num_samples, *shape),
+            with num_chains in front when there are several (Gibbs).
+        history: "objective" (steps,) or (restarts, steps) with the best first, "unit", "step_name", "stages",
+            "restarts" (final objectives, or None) and the engine's diagnostics by name.
+        converged: whether the stopping rule was met.
+        interrupted: whether Ctrl-C ended it.
+        seconds: wall time of the whole call.
+        environment: versions, machine, device, commit and command.
+        plan: the plan that was followed; prints as a table.
+        params: the network parameters, by name.
+    """
+
+    model_name: str
+    engine_name: str
+    seed: int
+    settings: dict[str, Any]
+    posterior: dict[str, np.ndarray]
+    history: dict[str, Any]
+    converged: bool
+    interrupted: bool
+    seconds: float
+    environment: dict[str, Any]
+    plan: Explanation
+    params: dict[str, Any]
+    _predictor: Predictor = field(repr=False)
+    _plan: Plan = field(repr=False)
+
+    @classmethod
+    def build(
+        cls,
+        plan: Plan,
+        engine: Engine,
+        estimate: Start,
+        history: History,
+        stages: list[Stage],
+        *,
+        seed: int,
+        seconds: float,
+    ) -> Fit:
+        """Gather the parts of a finished fit; the driver calls this."""
+        posterior = _posterior(engine, estimate, history)
+        predictive = _predictive_globals(engine, estimate, history)
+        return cls(
+            plan.program.name,
+            engine.name,
+            seed,
+            {"model": _settings(plan.program.source), "engine": _settings(engine)},
+            posterior,
+            _history_record(engine, history, stages),
+            history.converged,
+            history.interrupted,
+            seconds,
+            describe_environment(),
+            explain_plan(plan, engine),
+            jax.tree.map(np.asarray, estimate.params),
+            Predictor(plan, predictive, estimate.params),
+            plan,
+        )
+
+    @property
+    def num_components(self) -> int | None:
+        """Number of joint values of the discrete sites; None without any."""
+        return self._plan.layout.num_states if self._plan.layout.discrete else None
+
+    @property
+    def has_latent(self) -> bool:
+        """Whether there is a continuous latent with an encoder."""
+        return bool(self._plan.latents)
+
+    def predict(self, *data: ArrayLike) -> np.ndarray:
+        """Most probable component of each datum, shape (N,), int."""
+        return self.predict_proba(*data).argmax(1)
+
+    def predict_proba(self, *data: ArrayLike) -> np.ndarray:
+        """Responsibilities, shape (N, K); averaged over draws for Gibbs."""
+        return self._predictor.responsibilities(*data)
+
+    def transform(self, *data: ArrayLike) -> np.ndarray:
+        """The encoder's mean of the latent, shape (N, latent_dim).
+
+        Raises:
+            ProgramError: if the program has no latent with an encoder.
+        """
+        return self._predictor.codes(*data)
+
+    def reconstruct(self, *data: ArrayLike) -> np.ndarray | dict[str, np.ndarray]:
+        """Mean of each observed site given the latents' means and the responsibilities, shape (N, D)."""
+        return self._predictor.reconstructions(*data)
+
+    def sample(
+        self, num_samples: int, *, component: int | None = None, seed: int = 0, mean: bool = False
+    ) -> np.ndarray | dict[str, np.ndarray]:
+        """New data from the fitted program.
+
+        Args:
+            num_samples: how many.
+            component: the component to draw from; by default each datum draws its own.
+            seed: randomness.
+            mean: return E[x | latents] in place of a draw of x.
+
+        Returns:
+            Array (num_samples, D); a dict of arrays where several sites are observed.
+        """
+        return self._predictor.sample(num_samples, component=component, seed=seed, mean=mean)
+
+    def score(self, *data: ArrayLike) -> float:
+        """Mean elbo (log evidence where there is no latent), globals given, in nats per datum."""
+        return float(self._predictor.per_datum(*data).mean())
+
+    def score_samples(self, *data: ArrayLike) -> np.ndarray:
+        """The elbo or log evidence of each datum, nats, shape (N,)."""
+        return self._predictor.per_datum(*data)
+
+    def to_arviz(self) -> Any:
+        """An ArviZ DataTree with groups `posterior` and `sample_stats`."""
+        import arviz_base
+
+        chains = self.settings["engine"].get("num_chains", 1)
+        posterior = {}
+        for name, values in self.posterior.items():
+            posterior[name] = values if self.engine_name == "Gibbs" and chains > 1 else values[None]
+            if self.engine_name != "Gibbs":
+                posterior[name] = values[None, None]
+        return arviz_base.from_dict({"posterior": posterior})
+
+    def save(self, folder: str | Path) -> None:
+        """Write a checkpoint: arrays in safetensors, the rest in a JSON manifest with checksums; no pickle."""
+        plan = self._plan
+        tree = {
+            "posterior": self.posterior,
+            "predictive": jax.tree.map(np.asarray, self._predictor.globals),
+            "params": self.params,
+            "frames": {n: {"shift": np.asarray(f.shift), "scale": np.asarray(f.scale)} for n, f in plan.frames.items()},
+            "history": {n: v for n, v in self.history.items() if isinstance(v, np.ndarray)},
+        }
+        config = {
+            "model": self.model_name,
+            "engine": self.engine_name,
+            "seed": self.seed,
+            "settings": self.settings,
+            "converged": self.converged,
+            "interrupted": self.interrupted,
+            "seconds": self.seconds,
+            "environment": self.environment,
+            "history": {n: v for n, v in self.history.items() if not isinstance(v, np.ndarray)},
+            "template": [[list(a.shape), str(a.dtype)] for a in plan.template],
+            "missing": plan.missing,
+            "plan": self.plan.to_json(),
+        }
+        checkpoint.save(folder, tree, config)
+
+    def report(self, path: str | Path, *data: ArrayLike, labels: ArrayLike | None = None) -> Path:
+        """Write one self-contained HTML page about this fit.
+
+        Args:
+            path: where to write.
+            *data: the data to show it on.
+            labels: true classes, for the metrics and the confusion table.
+
+        Returns:
+            The path.
+        """
+        from vmix.report import write_report
+        from vmix.runs import compute_metrics
+
+        metrics = compute_metrics(self, data[0], labels)
+        return write_report(self, path, data=np.asarray(data[0]), labels=labels, metrics=metrics)
+
+    def _repr_html_(self) -> str:
+        return self.plan._repr_html_()
+
+
+def load(folder: str | Path, *, program: Any = None) -> Fit:
+    """Load what `Fit.save` wrote.
+
+    Args:
+        folder: the checkpoint, or a run's folder that holds one.
+        program: the program, where it is a function of your own; models that are installed are found by name.
+
+    Returns:
+        The fit.
+
+    Raises:
+        vmix.checkpoint.CheckpointCorrupt: if a file was damaged.
+        ValueError: if the program is not installed and not given.
+    """
+    folder = Path(folder)
+    inner = folder / "checkpoint"
+    tree, config = checkpoint.load(inner if inner.is_dir() else folder)
+    source = program if program is not None else _installed_model(config["model"], config["settings"]["model"])
+    template = tuple(np.ones(shape, dtype) for shape, dtype in config["template"])
+    frames = {n: Frame(jnp.asarray(f["shift"]), jnp.asarray(f["scale"])) for n, f in tree["frames"].items()}
+    plan = bare_plan(source, template, frames=frames, missing=config["missing"])
+    return Fit(
+        config["model"],
+        config["engine"],
+        config["seed"],
+        config["settings"],
+        tree["posterior"],
+        {**config["history"], **tree["history"]},
+        config["converged"],
+        config["interrupted"],
+        config["seconds"],
+        config["environment"],
+        Explanation.from_json(config["plan"]),
+        tree["params"],
+        Predictor(plan, jax.tree.map(jnp.asarray, tree["predictive"]), jax.tree.map(jnp.asarray, tree["params"])),
+        plan,
+    )
+
+
+def _installed_model(name: str, settings: Mapping[str, Any]) -> Any:
+    found = {entry.name: entry for entry in entry_points(group="vmix.models")}
+    if name not in found:
+        raise ValueError(
+            f"the checkpoint is of program {name!r}, which is not an installed model ({sorted(found)}); pass it: "
+            "vmix.load(folder, program=...)"
+        )
+    model = found[name].load()
+    known = {f.name for f in fields(model)}
+    return model(**{key: _tuple(value) for key, value in settings.items() if key in known})
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(v) for v in value) if isinstance(value, list) else value
+
+
+def _posterior(engine: Engine, estimate: Start, history: History) -> dict[str, np.ndarray]:
+    draws = _draws(engine, history)
+    if draws is None:
+        return {name: np.asarray(value) for name, value in estimate.globals.items()}
+    several = getattr(engine, "num_chains", 1) > 1
+    return {name: values if several else values[0] for name, values in draws.items()}
+
+
+def _predictive_globals(engine: Engine, estimate: Start, history: History) -> dict[str, Any]:
+    """Globals to predict with, one or several draws along the first axis."""
+    draws = _draws(engine, history)
+    if draws is None:
+        return {name: jnp.asarray(value)[None] for name, value in estimate.globals.items()}
+    kept = next(iter(draws.values())).shape[1]
+    index = np.unique(np.linspace(0, kept - 1, PREDICTIVE_DRAWS).round().astype(int))
+    return {name: jnp.asarray(values[0][index]) for name, values in draws.items()}
+
+
+def _draws(engine: Engine, history: History) -> dict[str, np.ndarray] | None:
+    """Draws after warm-up, shape (chains, num_samples, *shape); None for engines that do not sample."""
+    if history.info is None or not history.info.draws:
+        return None
+    warmup = min(engine.num_warmup, history.info.objective.shape[1] - 1)  # an interrupted warm-up keeps its last draw
+    return {name: values[:, warmup:] for name, values in history.info.draws.items()}
+
+
+def _history_record(engine: Engine, history: History, stages: list[Stage]) -> dict[str, Any]:
+    record: dict[str, Any] = {"unit": UNIT, "step_name": engine.step_name, "stages": [s._asdict() for s in stages]}
+    record["restarts"] = None
+    if history.info is None:
+        return record | {"objective": np.zeros(0)}
+    several = history.info.objective.shape[0] > 1
+    if several:
+        record["restarts"] = [float(v) for v in history.finals()]
+    record["objective"] = history.info.objective if several else history.info.objective[0]
+    for name, values in history.info.diagnostics.items():
+        record[name] = values if several else values[0]
+    return record
+
+
+def _settings(source: Any) -> dict[str, Any]:
+    """The JSON-able fields of a record; what is not JSON-able by its repr; nothing for functions."""
+    if not is_dataclass(source) or isinstance(source, type):
+        return {}
+    return {f.name: _plain(getattr(source, f.name)) for f in fields(source) if f.init}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return np.asarray(value).tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    return repr(value)
+
+

@@ -1,0 +1,189 @@
+"""A run's folder: configuration, metrics, labels, latents, checkpoint, plots and the report of one fit.
+
+```
+config.json   what was fitted and how: model, engine, seed, settings, versions, command
+metrics.json  accuracy (one-to-one), nmi, ari, completeness where there are labels; elbo and seconds always
+labels.csv    row,component: the most probable component of every row, for models that have components
+latents.npy   the encoder's latent of every row, float32 (N, latent_dim), for models that have one
+checkpoint/   what `vmix.load` reads
+plots/        PNG files
+report.html   one self-contained page
+```
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vmix import plots
+from vmix.report import compute_metrics, write_report
+
+if TYPE_CHECKING:
+    from vmix.results import Fit
+
+FORMAT = "vmix run 1"
+_FILES = ("metrics.json", "labels.csv", "latents.npy", "report.html")
+
+
+def prepare_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Make the folder of a run and see that it can be written, before hours are spent on the fit.
+
+    An older run's files stay until `write_run` replaces them.
+
+    Args:
+        folder: where the run goes; made where it is missing, parents too.
+        overwrite: write into a folder that holds other things than a run; they are left alone.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: the folder is a file, or holds things that are no run of vmix.
+        OSError: the folder cannot be made or written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"out={str(folder)!r} is a file; expected a folder: give another name")
+    if not overwrite and folder.is_dir() and any(folder.iterdir()) and not is_run(folder):
+        raise ValueError(
+            f"out={str(folder)!r} holds files that are no vmix run; expected a new or empty folder, or an earlier run: "
+            "give another folder, or overwrite=True (--overwrite) to write beside them"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+    return folder
+
+
+def is_run(folder: str | os.PathLike[str]) -> bool:
+    """Return whether the folder's `config.json` says that it is a run of vmix."""
+    try:
+        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and str(config.get("format", "")).startswith("vmix run")
+
+
+def write_run(
+    fit: Fit,
+    folder: str | os.PathLike[str],
+    *,
+    data: np.ndarray,
+    labels: np.ndarray | None = None,
+    command: str | None = None,
+) -> dict[str, float | None]:
+    """Write everything about a fit; the checkpoint comes first, so that no later failure loses what was learnt.
+
+    Args:
+        fit: a fitted model.
+        folder: as `prepare_folder` returned it; the files of an earlier run in it are replaced.
+        data: the rows that were fitted, shape (N, D).
+        labels: true labels, shape (N,), or None; used for metrics and colours only.
+        command: the line that made the run, for the record.
+
+    Returns:
+        The metrics, as in metrics.json: shares in [0, 1], `elbo` in nats per datum; None for a number not finite.
+    """
+    folder = Path(folder)
+    _clear(folder)
+    _write_json(folder / "config.json", _config(fit, command))
+    fit.save(folder / "checkpoint")
+    summary = plots.summarise(fit, data)
+    metrics = compute_metrics(fit, data, labels, predicted=summary.predicted)
+    _write_json(folder / "metrics.json", metrics)
+    if summary.predicted is not None:
+        write_labels(folder / "labels.csv", summary.predicted)
+    if summary.latent is not None:
+        np.save(folder / "latents.npy", summary.latent.astype(np.float32), allow_pickle=False)
+    _write_plots(fit, folder / "plots", data, labels, summary)
+    write_report(fit, folder / "report.html", data=data, labels=labels, metrics=metrics, summary=summary)
+    return metrics
+
+
+def write_labels(path: str | os.PathLike[str], predicted: np.ndarray) -> None:
+    """Write a CSV of `row,component`.
+
+    Args:
+        path: the file.
+        predicted: components, shape (N,).
+    """
+    Path(path).write_text(labels_csv(predicted), encoding="utf-8")
+
+
+def labels_csv(predicted: np.ndarray) -> str:
+    r"""Return the text of `labels.csv`.
+
+    Example:
+        >>> labels_csv(np.array([4, 0]))
+        'row,component\n0,4\n1,0\n'
+    """
+    return "row,component\n" + "".join(f"{row},{component}\n" for row, component in enumerate(predicted.tolist()))
+
+
+def _clear(folder: Path) -> None:
+    """Take away what an earlier run left and this one may not write again; nothing else."""
+    if is_run(folder):
+        for name in _FILES:
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "plots", ignore_errors=True)
+
+
+def _config(fit: Fit, command: str | None) -> dict[str, Any]:
+    """What config.json says."""
+    config = {"format": FORMAT, "model": fit.model_name, "engine": fit.engine_name, "seed": fit.seed}
+    config |= {"settings": fit.settings, "environment": fit.environment}
+    return config | {"command": command or fit.environment.get("command")}
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON that every reader takes: no NaN, no infinity."""
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _write_plots(fit: Fit, folder: Path, data: np.ndarray, labels: np.ndarray | None, summary: plots.Summary) -> None:
+    """Draw each picture that this fit has something for."""
+    folder.mkdir(exist_ok=True)
+    _draw(folder / "objective.png", (7, 4), lambda ax: plots.objective(ax, fit.history))
+    _draw_groups(folder, labels, summary)
+    shape = plots.image_shape(int(np.size(data[0])))
+    if fit.has_latent:
+        x = np.asarray(data[summary.rows[:: max(1, len(summary.rows) // 10)][:10]])
+        xhat = np.asarray(fit.reconstruct(x))
+        _draw(folder / "reconstructions.png", (8, 2.4), lambda ax: plots.reconstructions(ax, x, xhat, shape))
+    if summary.predicted is not None and fit.num_components is not None:
+        counts = np.bincount(summary.predicted, minlength=fit.num_components)
+        held = np.flatnonzero(counts)[:20]
+        samples = np.stack(
+            [np.asarray(fit.sample(8, component=int(k), seed=fit.seed, mean=fit.has_latent)) for k in held]
+        )
+        _draw(folder / "components.png", (6, 7), lambda ax: plots.component_samples(ax, samples, shape))
+        _draw(folder / "weights.png", (7, 3.5), lambda ax: plots.component_weights(ax, counts / counts.sum()))
+
+
+def _draw_groups(folder: Path, labels: np.ndarray | None, summary: plots.Summary) -> None:
+    """The scatter by component and by label, and the two against each other."""
+    for name, groups in {"component": summary.predicted, "label": labels}.items():
+        if groups is not None:
+            _draw_scatter(folder / f"latent_by_{name}.png", summary, np.asarray(groups), f"coloured by {name}")
+    if labels is not None and summary.predicted is not None:
+        predicted = summary.predicted
+        _draw(folder / "confusion.png", (7, 6), lambda ax: plots.confusion(ax, np.asarray(labels), predicted))
+
+
+def _draw_scatter(path: Path, summary: plots.Summary, groups: np.ndarray, title: str) -> None:
+    """One scatter of the rows shown."""
+    _draw(path, (7, 6), lambda ax: plots.latent_scatter(ax, summary.points, groups[summary.rows], title))
+
+
+def _draw(path: Path, size: tuple[float, float], paint: Callable[[Any], None]) -> None:
+    """Paint a picture into a file."""
+    path.write_bytes(plots.png(paint, size=size))

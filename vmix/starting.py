@@ -1,0 +1,331 @@
+"""Where a fit begins: named stages that every engine shares.
+
+A mixture starts from a clustering of its data; a deep mixture from an autoencoder, and a mixture fitted on its codes.
+Every stage reads the plan, so a program of the user's own gets the same start as a model of the zoo.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from vmix.clustering import k_means, random_centres
+from vmix.engine import Data, Start
+from vmix.enumeration import fill_missing
+from vmix.families import unwrap
+from vmix.log_joint import Batch, batch_terms, gather, guide_factors, model_sites, state_log_weights
+from vmix.numerics import log_normalise
+from vmix.plan import Plan
+from vmix.program import NETWORK, trace_sites
+from vmix.updates import maximise
+
+MIXTURE_ROWS = 20_000
+_CODE_ROWS = 1_000
+_FIRST_SWEEPS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to begin.
+
+    Args:
+        clusters: "k-means", "random" (nearest of K random data) or "prior" (globals drawn from their prior).
+        pretrain_epochs: epochs of autoencoder training before a deep mixture; 0 leaves the networks as drawn.
+        noise: fraction of the inputs set to zero in that training (a denoising autoencoder).
+        batch_size: rows a step of that training.
+        learning_rate: of Adam in that training, decayed by a cosine.
+        mixture_restarts: starts of the mixture on the codes; the likeliest is kept.
+        mixture_sweeps: EM sweeps of each.
+    """
+
+    clusters: str = "k-means"
+    pretrain_epochs: int = 30
+    noise: float = 0.0
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    mixture_restarts: int = 8
+    mixture_sweeps: int = 60
+
+    def __post_init__(self) -> None:
+        if self.clusters not in ("k-means", "random", "prior"):
+            raise ValueError(f'clusters must be "k-means", "random" or "prior", found {self.clusters!r}')
+        if not 0.0 <= self.noise < 1.0:
+            raise ValueError(f"noise must be a fraction in [0, 1), found {self.noise!r}")
+
+
+class Stage(NamedTuple):
+    """What a stage did: its name, seconds, objective (nats per datum) and a note."""
+
+    name: str
+    seconds: float
+    objective: list[float]
+    note: str
+
+
+def recipe_of(plan: Plan, choice: Any) -> Recipe:
+    """The recipe asked for, the program's own, or the default.
+
+    Raises:
+        ValueError: if `choice` is not a recipe or one of its names.
+    """
+    own = getattr(plan.program.source, "recipe", None)
+    default = own if isinstance(own, Recipe) else Recipe()
+    if choice is None:
+        return default
+    if isinstance(choice, Recipe):
+        return choice
+    if isinstance(choice, str):
+        return Recipe(**{**default.__dict__, "clusters": choice})
+    raise ValueError(f"init must be a vmix.starting.Recipe, a name or a dict of globals, found {type(choice).__name__}")
+
+
+def describe(plan: Plan, recipe: Recipe) -> list[str]:
+    """The stages that a start will go through, one line each."""
+    lines = []
+    if pretrains(plan, recipe):
+        kind = f"denoising autoencoder ({recipe.noise:.0%} of inputs dropped)" if recipe.noise else "autoencoder"
+        lines.append(f"{kind}, {recipe.pretrain_epochs} epochs, on the program's own networks")
+    if plan.latents and plan.layout.discrete:
+        lines.append(
+            f"mixture on the codes: EM, {recipe.mixture_restarts} starts ({recipe.clusters}), "
+            f"{recipe.mixture_sweeps} sweeps, the likeliest kept"
+        )
+    elif plan.layout.discrete:
+        lines.append(f"{recipe.clusters} start, {_FIRST_SWEEPS} closed-form updates of the globals")
+    return lines
+
+
+def pretrains(plan: Plan, recipe: Recipe) -> bool:
+    """Whether the networks are trained as an autoencoder first: where a latent has both an encoder and components."""
+    return bool(plan.latents and plan.layout.discrete and plan.names(NETWORK) and recipe.pretrain_epochs)
+
+
+def make_start(
+    plan: Plan, data: Data, recipe: Recipe, *, key: Array, report: Callable[[str, int, int, float], None]
+) -> tuple[Start, list[Stage]]:
+    """Go through the stages once.
+
+    Args:
+        plan: the plan.
+        data: the data.
+        recipe: the recipe.
+        key: randomness.
+        report: called with (stage, done, total, objective) as it goes.
+
+    Returns:
+        The start, and what each stage did.
+    """
+    keys = dict(zip(("draw", "train", "mixture"), jax.random.split(key, 3), strict=True))
+    start = first_values(plan, data, key=keys["draw"], from_prior=recipe.clusters == "prior")
+    stages: list[Stage] = []
+    if pretrains(plan, recipe):
+        start, stage = pretrain(plan, data, start, recipe, key=keys["train"], report=report)
+        stages.append(stage)
+    if plan.globals and recipe.clusters != "prior":
+        start, stage = fit_mixture(plan, data, start, recipe, key=keys["mixture"])
+        stages.append(stage)
+    return start, stages
+
+
+def first_values(plan: Plan, data: Data, *, key: Array, from_prior: bool) -> Start:
+    """Fresh network parameters, and globals near the middle of their prior or drawn from it."""
+    few = tuple(fill_missing(a[:2]) if plan.missing else a[:2] for a in data.args)
+    rows = tuple(fill_missing(a) if plan.missing else a for a in plan.template)
+
+    @jax.jit
+    def draw(key: Array) -> tuple[dict, dict]:
+        both = trace_sites(plan.program.model, rows, key=key)
+        if plan.program.guide is not None:
+            both = {**trace_sites(plan.program.guide, few, key=jax.random.fold_in(key, 1)), **both}
+        return (
+            {name: both[name]["value"] for name in plan.globals},
+            {name: both[name]["value"] for name in plan.names(NETWORK)},
+        )
+
+    globals_, params = draw(key)
+    return Start(globals_ if from_prior else dict(plan.initial), params)
+
+
+def pretrain(
+    plan: Plan, data: Data, start: Start, recipe: Recipe, *, key: Array, report: Callable
+) -> tuple[Start, Stage]:
+    """Train the networks as an autoencoder: maximise log p(x | z) at the encoder's mean of (corrupted) x."""
+    began = time.perf_counter()
+    size = min(recipe.batch_size, data.num_rows)
+    steps = data.num_rows // size
+    rate = optax.cosine_decay_schedule(recipe.learning_rate, recipe.pretrain_epochs * steps, alpha=0.01)
+    optimiser = optax.adam(rate)
+
+    def loss(params: dict, rows: Data, key: Array) -> Array:
+        return -reconstruction(plan, start.globals, params, rows, noise=recipe.noise, key=key).mean()
+
+    @jax.jit
+    def epoch(params: dict, opt_state: Any, data: Data, key: Array) -> tuple:
+        order_key, noise_key = jax.random.split(key)
+        order = jax.random.permutation(order_key, data.num_rows)[: steps * size].reshape(steps, size)
+
+        def one(carry: tuple, xs: tuple) -> tuple:
+            params, opt_state = carry
+            value, grads = jax.value_and_grad(loss)(params, data.take(xs[0]), xs[1])
+            updates, opt_state = optimiser.update(grads, opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), value
+
+        carry, values = jax.lax.scan(one, (params, opt_state), (order, jax.random.split(noise_key, steps)))
+        return *carry, -values.mean()
+
+    params, opt_state = start.params, optimiser.init(start.params)
+    objective = []
+    for i in range(recipe.pretrain_epochs):
+        params, opt_state, value = epoch(params, opt_state, data, jax.random.fold_in(key, i))
+        objective.append(float(value))
+        report("autoencoder", i + 1, recipe.pretrain_epochs, objective[-1])
+    note = f"{recipe.pretrain_epochs} epochs, reconstruction in nats per datum"
+    return Start(start.globals, params), Stage("autoencoder", time.perf_counter() - began, objective, note)
+
+
+def reconstruction(plan: Plan, globals_: dict, params: dict, rows: Data, *, noise: float, key: Array) -> Array:
+    """log p(x | z) at the encoder's mean, nats per datum, shape (N,)."""
+    seen = rows.args
+    if noise:
+        keys = jax.random.split(key, len(seen))
+        seen = tuple(_drop(a, noise, k) for a, k in zip(seen, keys, strict=True))
+    _, factors = guide_factors(plan, params, seen, key=key)
+    latents = {name: factor.mean for name, factor in factors.items()}
+    terms, _ = batch_terms(plan, globals_, params, Batch(rows.args, latents, {}))
+    dense = 0.0 if terms.dense is None else terms.dense.mean(1)
+    return terms.shared + dense
+
+
+def _drop(array: Array, noise: float, key: Array) -> Array:
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        return array
+    return array * jax.random.bernoulli(key, 1.0 - noise, array.shape)
+
+
+def fit_mixture(plan: Plan, data: Data, start: Start, recipe: Recipe, *, key: Array) -> tuple[Start, Stage]:
+    """Globals from clustered data, or, where latents have encoders, by EM on their codes with restarts."""
+    began = time.perf_counter()
+    deep = bool(plan.latents)
+    restarts = recipe.mixture_restarts if deep and plan.layout.discrete else 1
+    sweeps = recipe.mixture_sweeps if deep and plan.layout.discrete else _FIRST_SWEEPS
+    batch = mixture_batch(plan, data, start, key=key)
+    one = partial(_cluster_and_climb, plan, clusters=recipe.clusters, sweeps=sweeps)
+
+    @jax.jit
+    def run(keys: Array, start: Start, batch: Batch) -> tuple:
+        return jax.lax.map(lambda k: one(start=start, batch=batch, key=k), keys)
+
+    globals_, objective = run(jax.random.split(jax.random.fold_in(key, 1), restarts), start, batch)
+    best = int(jnp.argmax(jnp.where(jnp.isfinite(objective), objective, -jnp.inf)))
+    chosen = {name: value[best] for name, value in globals_.items()}
+    ranked = sorted((float(v) for v in objective), reverse=True)
+    name = "mixture on codes" if deep else f"{recipe.clusters} start"
+    note = f"{restarts} start(s), {sweeps} sweeps; objectives " + ", ".join(f"{v:.4f}" for v in ranked)
+    return Start(chosen, start.params), Stage(name, time.perf_counter() - began, [ranked[0]], note)
+
+
+def mixture_batch(plan: Plan, data: Data, start: Start, *, key: Array) -> Batch:
+    """Some rows with their codes: the encoder's moments stand for the latents, computed once."""
+    num_rows = data.num_rows
+    if num_rows > MIXTURE_ROWS and not plan.per_datum:
+        data = data.take(jnp.sort(jax.random.permutation(key, num_rows)[:MIXTURE_ROWS]))
+    if not plan.latents:
+        return Batch(data.args, {}, {}, data.labels, data.known)
+    encode = jax.jit(lambda rows, params: guide_factors(plan, params, rows, key=key)[1])
+    latents: dict[str, list] = {name: [] for name in plan.latents}
+    known: dict[str, list] = {name: [] for name in plan.latents if name in plan.frames}
+
+    @jax.jit
+    def moments(rows: tuple, params: dict) -> tuple[dict, dict]:
+        factors = encode(rows, params)
+        means = {name: factor.mean for name, factor in factors.items()}
+        terms, _ = batch_terms(plan, start.globals, params, Batch(rows, means, factors))
+        return means, {name: (terms.compressed[name].statistics, terms.compressed[name].base) for name in known}
+
+    for first in range(0, data.num_rows, _CODE_ROWS):
+        means, stats = moments(tuple(a[first : first + _CODE_ROWS] for a in data.args), start.params)
+        for name in latents:
+            latents[name].append(means[name])
+        for name in known:
+            size = means[name].shape[0]
+            known[name].append(tuple(jnp.broadcast_to(part, (size, *part.shape[1:])) for part in stats[name]))
+    joined = {name: jnp.concatenate(parts) for name, parts in latents.items()}
+    stacked = {name: tuple(jnp.concatenate(part) for part in zip(*parts, strict=True)) for name, parts in known.items()}
+    return Batch(data.args, joined, {}, data.labels, stacked)
+
+
+def _cluster_and_climb(
+    plan: Plan, *, start: Start, batch: Batch, key: Array, clusters: str, sweeps: int
+) -> tuple[dict[str, Array], Array]:
+    """Responsibilities from a clustering, then EM sweeps; returns the globals and their objective per datum."""
+    responsibilities = start_responsibilities(plan, start, batch, key=key, clusters=clusters)
+    terms, _ = batch_terms(plan, start.globals, start.params, batch)
+    expected = gather(plan, terms, responsibilities)
+    globals_ = maximise(plan, start.globals, start.params, batch, expected)
+    num_rows = batch.args[0].shape[0]
+
+    def sweep(_: int, carry: tuple) -> tuple:
+        globals_, _ = carry
+        terms, log_prior = batch_terms(plan, globals_, start.params, batch)
+        log_r, total = log_normalise(state_log_weights(plan, terms, batch))
+        expected = gather(plan, terms, jnp.broadcast_to(jnp.exp(log_r), (num_rows, log_r.shape[1])))
+        objective = (jnp.broadcast_to(total, (num_rows,)).sum() + log_prior) / num_rows
+        return maximise(plan, globals_, start.params, batch, expected), objective
+
+    return jax.lax.fori_loop(0, sweeps, sweep, (globals_, jnp.zeros(())))
+
+
+def start_responsibilities(plan: Plan, start: Start, batch: Batch, *, key: Array, clusters: str) -> Array:
+    """Responsibilities of the joint states from a clustering of the data (or codes), shape (N, K)."""
+    num_rows, num_states = batch.args[0].shape[0], plan.layout.num_states
+    cluster_key, noise_key = jax.random.split(key)
+    features = _features(plan, start, batch)
+    if num_states == 1:
+        hard = jnp.ones((num_rows, 1))
+    elif features is None or len(plan.layout.discrete) > 1:
+        hard = jax.random.dirichlet(noise_key, jnp.full(num_states, 0.2), (num_rows,))
+    else:
+        assign = k_means if clusters == "k-means" else random_centres
+        hard = jax.nn.one_hot(assign(features, num_states, key=cluster_key), num_states)
+    # a little of every state keeps hard zeros out of the first update
+    soft = 0.98 * hard + 0.02 / num_states
+    if not batch.labels:
+        return soft
+    zero = jnp.zeros((num_rows, num_states))
+    allowed = jnp.exp(state_log_weights(plan, _flat_terms(plan, start, batch, zero), batch))
+    return soft * allowed / jnp.maximum((soft * allowed).sum(1, keepdims=True), 1e-30)
+
+
+def _flat_terms(plan: Plan, start: Start, batch: Batch, zero: Array) -> Any:
+    terms, _ = batch_terms(plan, start.globals, start.params, batch)
+    return terms._replace(log_prior=zero, compressed={}, dense=zero)
+
+
+def _features(plan: Plan, start: Start, batch: Batch) -> Array | None:
+    """What a clustering sees: each child of the discrete sites, centred, each site with unit total variance."""
+    sites = model_sites(plan, start.globals, batch.latents, start.params, batch.args)
+    discrete = {name for name, _ in plan.layout.discrete}
+    parts = []
+    for name in plan.frames:
+        if not discrete & set(plan.sites[name].parents):
+            continue
+        value = jnp.asarray(sites[name]["value"])
+        atom = unwrap(sites[name]["fn"])
+        axis = plan.layout.data_dim - atom.event_dims - atom.base.event_dim
+        if plan.sites[name].family == "Categorical":
+            value = jax.nn.one_hot(value, sites[name]["fn"].support.upper_bound + 1)
+            axis -= 1
+        rows = jnp.moveaxis(value, axis, 0).reshape(value.shape[axis], -1).astype(jnp.result_type(float))
+        centred = jnp.nan_to_num(rows - jnp.nanmean(rows, 0))
+        top = jnp.maximum(jnp.abs(centred).max(), jnp.finfo(centred.dtype).tiny)
+        scaled = centred / top
+        parts.append(scaled / jnp.sqrt(jnp.maximum(jnp.square(scaled).mean(0).sum(), 1e-30)))
+    return jnp.concatenate(parts, 1) if parts else None
