@@ -22,7 +22,16 @@ from vmix.conditionals_scalar import BetaConditional, GammaConditional, InverseG
 from vmix.conditionals_simplex import DirichletConditional, SoftmaxDirichletConditional
 from vmix.conditionals_wishart import WishartCholeskyConditional, WishartConditional
 
-__all__ = ["Conditional", "Evidence", "Exponent", "Recognition", "candidates", "examine", "recognise", "verification_noise"]
+__all__ = [
+    "Conditional",
+    "Evidence",
+    "Exponent",
+    "Recognition",
+    "candidates",
+    "examine",
+    "recognise",
+    "verification_noise",
+]
 
 TOLERANCE = 2e-3
 """Largest relative error of a derivative that passes; about 1e-6 is usual in float32 when a conditional holds."""
@@ -101,7 +110,7 @@ def recognise(prior: Distribution, log_density: LogDensity, current: jax.Array, 
         # an accelerator's default precision for matrix products has errors as large as the tolerance
         with jax.default_matmul_precision("highest"):
             evidence = jax.jit(partial(examine, option, log_density))(current, noise)
-        verdict = _verdict(option, Evidence(*(value.item() for value in evidence)))
+        verdict = _verdict(option, evidence)
         if verdict.conditional is not None:
             return verdict
     return verdict._replace(reason=verdict.reason + _limit_met(options, current))
@@ -193,7 +202,7 @@ def _relative(error: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def _verdict(option: Conditional, evidence: Evidence) -> Recognition:
-    worst = max(evidence.nonlinearity, evidence.coupling)
+    worst = max(float(evidence.nonlinearity), float(evidence.coupling))
     if not evidence.finite or math.isinf(worst):
         return Recognition(None, math.inf, "the derivatives of the log joint are not finite at an interior point")
     if evidence.coupling > TOLERANCE:

@@ -6,13 +6,14 @@ An `Exponent` holds the coefficients; a `Conditional` finds them from two deriva
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
 LogDensity = Callable[[jax.Array], jax.Array]
+E = TypeVar("E", bound="Exponent")
 
 
 def gradient_and_curvature(
@@ -26,6 +27,22 @@ def gradient_and_curvature(
         (-6.0, -2.0)
     """
     return jax.jvp(jax.grad(log_density), (value,), (direction,))
+
+
+def solved_twice(
+    solve_once: Callable[[jax.Array], E], move: Callable[[jax.Array, E], jax.Array], probe: jax.Array
+) -> E:
+    """Solve at `probe`, then again at `move(probe, first solution)`, where the rounding is smaller.
+
+    A loop and not two calls: the derivatives of a log joint are what takes long to compile.
+    """
+
+    def once_more(_: int, state: tuple[jax.Array, E]) -> tuple[jax.Array, E]:
+        exponent = solve_once(state[0])
+        return move(state[0], exponent), exponent
+
+    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(solve_once, probe))
+    return jax.lax.fori_loop(0, 2, once_more, (probe, blank))[1]
 
 
 class Exponent(abc.ABC):
@@ -70,7 +87,7 @@ class Exponent(abc.ABC):
         return jnp.sum(self.distribution.log_prob(value))
 
 
-class Conditional(abc.ABC):
+class Conditional(abc.ABC, Generic[E]):
     """One family of complete conditionals: stateless and hashable.
 
     Its coordinates `retract(value, u)`, with `u` of the value's shape and 0 at `value`, are free of constraints; the
@@ -90,7 +107,7 @@ class Conditional(abc.ABC):
         """The family as the plan prints it."""
 
     @abc.abstractmethod
-    def solve(self, log_density: LogDensity, probe: jax.Array) -> Exponent:
+    def solve(self, log_density: LogDensity, probe: jax.Array) -> E:
         """Find the natural parameters from derivatives of `log_density`.
 
         Args:
@@ -107,7 +124,7 @@ class Conditional(abc.ABC):
         """Return the point with unconstrained coordinates `u` around `value`."""
 
     @abc.abstractmethod
-    def scales(self, exponent: Exponent, value: jax.Array, direction: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def scales(self, exponent: E, value: jax.Array, direction: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return the sizes that errors are measured against: of the gradient, and of the curvature along `direction`.
 
         Sums of the absolute terms of both derivatives in `u`, so that terms which cancel are not called an error. In

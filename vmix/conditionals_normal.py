@@ -15,7 +15,7 @@ import numpyro.distributions as dist
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.tree_util import register_dataclass
 
-from vmix.conditionals_contract import Conditional, Exponent, LogDensity, gradient_and_curvature
+from vmix.conditionals_contract import Conditional, E, Exponent, LogDensity, gradient_and_curvature
 from vmix.numerics import cholesky_if_definite
 
 
@@ -31,7 +31,7 @@ class NormalExponent(Exponent):
     @property
     def distribution(self) -> dist.Distribution:
         """Normal with mean `m + g / P` and variance `1 / P`."""
-        return dist.Normal(self.mode(self.anchor), jax.lax.rsqrt(self.precision))
+        return dist.Normal(self.mode(self.anchor), jax.lax.rsqrt(self.precision), validate_args=False)
 
     def log_kernel(self, value: jax.Array) -> jax.Array:
         """Return `sum(g (v - m) - P (v - m)^2 / 2)`."""
@@ -69,7 +69,8 @@ class NormalBlocksExponent(Exponent):
     @property
     def distribution(self) -> dist.Distribution:
         """Multivariate Normal over the blocks, batch shape and event shape as in `precision`."""
-        return dist.MultivariateNormal(self._blocks(self.mode(self.anchor)), precision_matrix=self.precision)
+        loc = self._blocks(self.mode(self.anchor))
+        return dist.MultivariateNormal(loc, precision_matrix=self.precision, validate_args=False)
 
     def log_kernel(self, value: jax.Array) -> jax.Array:
         """Return `<g, v - m> - (v - m)^T P (v - m) / 2`, summed over the blocks."""
@@ -114,7 +115,7 @@ def _unit(value: jax.Array) -> jax.Array:
     return 1 + jnp.abs(value)
 
 
-class _NormalCoordinates(Conditional):
+class _NormalCoordinates(Conditional[E]):
     """What both Normal families share: steps in multiples of the value's own size, short ones and long ones."""
 
     spread: ClassVar[tuple[float, float]] = (0.01, 10.0)
@@ -129,7 +130,7 @@ class _NormalCoordinates(Conditional):
 
 
 @dataclass(frozen=True)
-class NormalConditional(_NormalCoordinates):
+class NormalConditional(_NormalCoordinates[NormalExponent]):
     """Independent Normal elements: `P = -f''`, `loc = v - f' / f''`."""
 
     statistics: ClassVar[str] = "(v, v^2)"
@@ -145,9 +146,7 @@ class NormalConditional(_NormalCoordinates):
         anchor = NormalExponent(probe, gradient, -curvature).mode(probe)
         return NormalExponent(anchor, jax.grad(log_density)(anchor), -curvature)
 
-    def scales(
-        self, exponent: NormalExponent, value: jax.Array, direction: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def scales(self, exponent: NormalExponent, value: jax.Array, direction: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return `|g| + P (|v| + |m|)` and `P |direction|`, in units of the coordinates."""
         unit, precision = _unit(value), jnp.abs(exponent.precision)
         gradient = jnp.abs(exponent.gradient) + precision * (jnp.abs(value) + jnp.abs(exponent.anchor))
@@ -155,7 +154,7 @@ class NormalConditional(_NormalCoordinates):
 
 
 @dataclass(frozen=True)
-class NormalBlocksConditional(_NormalCoordinates):
+class NormalBlocksConditional(_NormalCoordinates[NormalBlocksExponent]):
     """Normal blocks over the trailing dimensions `block_shape`, independent of each other."""
 
     block_shape: tuple[int, ...]

@@ -5,6 +5,7 @@ twice: far from the mode the terms of `g` cancel, so the second time is at the l
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.tree_util import register_dataclass
 
-from vmix.conditionals_contract import Conditional, Exponent, LogDensity, gradient_and_curvature
+from vmix.conditionals_contract import Conditional, E, Exponent, LogDensity, gradient_and_curvature, solved_twice
 
 # A probe moves by at most this factor: past it a coefficient of the first solution is nothing but rounding.
 _FARTHEST = 1e5
@@ -43,7 +44,7 @@ class GammaExponent(Exponent):
     @property
     def distribution(self) -> dist.Distribution:
         """Gamma with concentration `power + 1`."""
-        return dist.Gamma(self.power + 1, self.rate)
+        return dist.Gamma(self.power + 1, self.rate, validate_args=False)
 
     def log_kernel(self, value: jax.Array) -> jax.Array:
         """Return `sum(power log v - rate v)`."""
@@ -76,7 +77,7 @@ class InverseGammaExponent(Exponent):
     @property
     def distribution(self) -> dist.Distribution:
         """Inverse Gamma with concentration `power - 1`."""
-        return dist.InverseGamma(self.power - 1, self.rate)
+        return dist.InverseGamma(self.power - 1, self.rate, validate_args=False)
 
     def log_kernel(self, value: jax.Array) -> jax.Array:
         """Return `-sum(power log v + rate / v)`."""
@@ -101,7 +102,7 @@ class InverseGammaExponent(Exponent):
 @register_dataclass
 @dataclass(frozen=True)
 class BetaExponent(Exponent):
-    """Log density `power1 log v + power0 log(1 - v)`: Beta with concentrations `power + 1`. Both in the site's shape."""
+    """Log density `power1 log v + power0 log(1 - v)`: Beta with concentrations `power + 1`; in the site's shape."""
 
     power1: jax.Array
     power0: jax.Array
@@ -109,7 +110,7 @@ class BetaExponent(Exponent):
     @property
     def distribution(self) -> dist.Distribution:
         """Beta with concentrations `power1 + 1` and `power0 + 1`."""
-        return dist.Beta(self.power1 + 1, self.power0 + 1)
+        return dist.Beta(self.power1 + 1, self.power0 + 1, validate_args=False)
 
     def log_kernel(self, value: jax.Array) -> jax.Array:
         """Return `sum(power1 log v + power0 log(1 - v))`."""
@@ -145,7 +146,7 @@ def _inside_unit_interval(value: jax.Array) -> jax.Array:
     return jnp.clip(value, limits.eps, 1 - limits.eps)
 
 
-class _PositiveCoordinates(Conditional):
+class _PositiveCoordinates(Conditional[E]):
     """What the families on the half-line share: coordinates are steps of `log v`."""
 
     def probe(self, current: jax.Array) -> jax.Array:
@@ -158,7 +159,7 @@ class _PositiveCoordinates(Conditional):
 
 
 @dataclass(frozen=True)
-class GammaConditional(_PositiveCoordinates):
+class GammaConditional(_PositiveCoordinates[GammaExponent]):
     """Independent Gamma elements: `a - 1 = -v^2 h`, `rate = (a - 1) / v - g`."""
 
     statistics: ClassVar[str] = "(log v, v)"
@@ -170,8 +171,10 @@ class GammaConditional(_PositiveCoordinates):
 
     def solve(self, log_density: LogDensity, probe: jax.Array) -> GammaExponent:
         """Find concentration and rate at the probe, then again at the mean of the first solution."""
-        first = self._solve_once(log_density, probe)
-        return self._solve_once(log_density, self.probe(_moved(probe, first.power + 1, first.rate * probe)))
+        return solved_twice(partial(self._solve_once, log_density), self._move, probe)
+
+    def _move(self, value: jax.Array, solution: GammaExponent) -> jax.Array:
+        return self.probe(_moved(value, solution.power + 1, solution.rate * value))
 
     def _solve_once(self, log_density: LogDensity, value: jax.Array) -> GammaExponent:
         gradient, curvature = gradient_and_curvature(log_density, value, value)
@@ -185,7 +188,7 @@ class GammaConditional(_PositiveCoordinates):
 
 
 @dataclass(frozen=True)
-class InverseGammaConditional(_PositiveCoordinates):
+class InverseGammaConditional(_PositiveCoordinates[InverseGammaExponent]):
     """Independent inverse Gamma elements: `rate / v = -(v g + v^2 h)`, `a + 1 = -(2 v g + v^2 h)`."""
 
     statistics: ClassVar[str] = "(log v, 1 / v)"
@@ -197,8 +200,10 @@ class InverseGammaConditional(_PositiveCoordinates):
 
     def solve(self, log_density: LogDensity, probe: jax.Array) -> InverseGammaExponent:
         """Find concentration and rate at the probe, then again at the mode of the first solution."""
-        first = self._solve_once(log_density, probe)
-        return self._solve_once(log_density, self.probe(_moved(probe, first.rate / probe, first.power)))
+        return solved_twice(partial(self._solve_once, log_density), self._move, probe)
+
+    def _move(self, value: jax.Array, solution: InverseGammaExponent) -> jax.Array:
+        return self.probe(_moved(value, solution.rate / value, solution.power))
 
     def _solve_once(self, log_density: LogDensity, value: jax.Array) -> InverseGammaExponent:
         gradient, curvature = gradient_and_curvature(log_density, value, value)
@@ -214,7 +219,7 @@ class InverseGammaConditional(_PositiveCoordinates):
 
 
 @dataclass(frozen=True)
-class BetaConditional(Conditional):
+class BetaConditional(Conditional[BetaExponent]):
     """Independent Beta elements: `power0 = -(v h + g) (1 - v)^2`, `power1 = v^2 (g - (1 - v) h)`."""
 
     statistics: ClassVar[str] = "(log v, log(1 - v))"
@@ -235,12 +240,14 @@ class BetaConditional(Conditional):
 
     def solve(self, log_density: LogDensity, probe: jax.Array) -> BetaExponent:
         """Find both concentrations at the probe, then again at the mean of the first solution."""
-        first = self._solve_once(log_density, probe)
-        wanted1, wanted0 = jnp.maximum(first.power1 + 1, 0), jnp.maximum(first.power0 + 1, 0)
+        return solved_twice(partial(self._solve_once, log_density), self._move, probe)
+
+    def _move(self, value: jax.Array, solution: BetaExponent) -> jax.Array:
+        wanted1, wanted0 = jnp.maximum(solution.power1 + 1, 0), jnp.maximum(solution.power0 + 1, 0)
         mean = wanted1 / (wanted1 + wanted0)
-        # within 4e-6 of 1 there are too few floats left to solve with
+        # closer to 1 there are too few floats left to solve with
         limit = 32 * jnp.finfo(mean.dtype).eps
-        return self._solve_once(log_density, jnp.where(jnp.isfinite(mean), jnp.clip(mean, limit, 1 - limit), probe))
+        return jnp.where(jnp.isfinite(mean), jnp.clip(mean, limit, 1 - limit), value)
 
     def _solve_once(self, log_density: LogDensity, value: jax.Array) -> BetaExponent:
         rest = 1 - value

@@ -26,7 +26,7 @@ class DirichletExponent(Exponent):
     @property
     def distribution(self) -> dist.Distribution:
         """Dirichlet with concentration `power + 1`."""
-        return dist.Dirichlet(self.power + 1)
+        return dist.Dirichlet(self.power + 1, validate_args=False)
 
     def log_kernel(self, value: jax.Array) -> jax.Array:
         """Return `sum(power log w)`."""
@@ -59,7 +59,7 @@ def _tilted(w: jax.Array, u: jax.Array) -> jax.Array:
     return raised / jnp.sum(raised, axis=-1, keepdims=True)
 
 
-class _SimplexFamily(Conditional):
+class _SimplexFamily(Conditional[DirichletExponent]):
     """What both ways to solve for a Dirichlet share."""
 
     block_ndim: ClassVar[int] = 1

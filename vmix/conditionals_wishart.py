@@ -1,10 +1,12 @@
 """Wishart complete conditionals of a precision matrix `P`, or of its Cholesky factor `L`, batched.
 
-`f(P) = c log det P - tr(S P) / 2` with `c = (nu - D - 1) / 2` and the rate matrix `S = V^-1`. The Hessian applied to `P`
-itself is `-c P^-1`, so one gradient `G` and one Hessian-vector product give `c = -tr(P H[P]) / D`, `S = -2 (G + H[P])`.
+`f(P) = c log det P - tr(S P) / 2` with `c = (nu - D - 1) / 2` and the rate matrix `S = V^-1`. The Hessian applied to
+`P` itself is `-c P^-1`, so one gradient `G` and one Hessian-vector product give `c = -tr(P H[P]) / D` and
+`S = -2 (G + H[P])`.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import jax
@@ -13,7 +15,7 @@ import numpyro.distributions as dist
 from jax.scipy.linalg import solve_triangular
 from jax.tree_util import register_dataclass
 
-from vmix.conditionals_contract import Conditional, Exponent, LogDensity, gradient_and_curvature
+from vmix.conditionals_contract import Conditional, Exponent, LogDensity, gradient_and_curvature, solved_twice
 from vmix.numerics import cholesky_if_definite
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -73,7 +75,8 @@ class WishartExponent(Exponent):
     @property
     def distribution(self) -> dist.Distribution:
         """Wishart with `nu` degrees of freedom."""
-        return dist.Wishart(self.degrees_of_freedom, scale_tril=_inverse_factor(self.rate)[0])
+        scale_tril = _inverse_factor(self.rate)[0]
+        return dist.Wishart(self.degrees_of_freedom, scale_tril=scale_tril, validate_args=False)
 
     def log_kernel(self, value: jax.Array) -> jax.Array:
         """Return `power log det P - tr(rate P) / 2`, summed over the batch."""
@@ -142,7 +145,7 @@ class WishartCholeskyExponent(Exponent):
 
 
 @dataclass(frozen=True)
-class WishartConditional(Conditional):
+class WishartConditional(Conditional[WishartExponent]):
     """Wishart precision matrices in the last two dimensions."""
 
     block_ndim: ClassVar[int] = 2
@@ -169,23 +172,24 @@ class WishartConditional(Conditional):
 
     def solve(self, log_density: LogDensity, probe: jax.Array) -> WishartExponent:
         """Find degrees of freedom and rate at the probe, then again at the mean of the first solution."""
-        first, precision_inverse = self._solve_once(log_density, probe)
-        floor = 2 * _SMALLEST_RATE * precision_inverse
-        root, definite = _inverse_factor(first.rate + floor)
-        mean = first.degrees_of_freedom[..., None, None] * _times(root, root.mT)
-        usable = definite & (first.power > -1) & cholesky_if_definite(mean)[1]
-        return self._solve_once(log_density, jnp.where(usable[..., None, None], mean, probe))[0]
+        return solved_twice(partial(self._solve_once, log_density), self._move, probe)
 
-    def _solve_once(self, log_density: LogDensity, value: jax.Array) -> tuple[WishartExponent, jax.Array]:
-        """Return the solution and `|power| P^-1`, at one value."""
+    def _move(self, value: jax.Array, solution: WishartExponent) -> jax.Array:
+        """Return the mean of the solution, or `value` where that is no precision matrix."""
+        inverse_root = _inverse_factor(value)[0]
+        floor = jnp.abs(solution.power)[..., None, None] * _times(inverse_root, inverse_root.mT)
+        root, definite = _inverse_factor(solution.rate + 2 * _SMALLEST_RATE * floor)
+        mean = solution.degrees_of_freedom[..., None, None] * _times(root, root.mT)
+        usable = definite & (solution.power > -1) & cholesky_if_definite(mean)[1]
+        return jnp.where(usable[..., None, None], mean, value)
+
+    def _solve_once(self, log_density: LogDensity, value: jax.Array) -> WishartExponent:
         gradient, curvature = gradient_and_curvature(log_density, value, value)
         gradient, curvature = _symmetric(gradient), _symmetric(curvature)
         power = -jnp.sum(value * curvature, axis=(-2, -1)) / value.shape[-1]
-        return WishartExponent(power, -2 * (gradient + curvature)), -curvature * jnp.sign(power)[..., None, None]
+        return WishartExponent(power, -2 * (gradient + curvature))
 
-    def scales(
-        self, exponent: WishartExponent, value: jax.Array, direction: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def scales(self, exponent: WishartExponent, value: jax.Array, direction: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return `1 + |power| + max|L^T rate L|` for both, one number a matrix."""
         return _wishart_scales(exponent.power, exponent.rate, jnp.linalg.cholesky(value))
 
@@ -198,7 +202,7 @@ def _wishart_scales(power: jax.Array, rate: jax.Array, factor: jax.Array) -> tup
 
 
 @dataclass(frozen=True)
-class WishartCholeskyConditional(Conditional):
+class WishartCholeskyConditional(Conditional[WishartCholeskyExponent]):
     """Cholesky factors, in the last two dimensions, of Wishart precision matrices."""
 
     block_ndim: ClassVar[int] = 2

@@ -193,7 +193,7 @@ def _starts(
 ) -> tuple[list[Start], list[Stage]]:
     """One start for each restart or chain; a start that is given is shared."""
     if isinstance(init, Mapping):
-        start = first_values(plan, data, key=key, from_prior=False)
+        start = first_values(plan, key=key, from_prior=False)
         return [Start(_given(plan, start.globals, init), start.params)] * engine.num_states, []
     recipe = recipe_of(plan, init)
     starts, stages = [], []

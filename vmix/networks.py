@@ -8,9 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro
+import numpyro.distributions as dist
 from flax import nnx
 from jax import Array
 from numpyro.contrib.module import nnx_module
+
+from vmix.checks import check_unit_interval
 
 MIN_SCALE = 1e-3
 _FIRST_SCALE = 0.1
@@ -80,3 +83,56 @@ def network(name: str, build: Callable[..., nnx.Module]) -> Callable[..., Any]:
     """
     key = numpyro.prng_key()
     return nnx_module(name, build(rngs=nnx.Rngs(key)))
+
+
+def encode(x: Array, *, hidden: Sequence[int], latent_dim: int) -> tuple[Array, Array]:
+    """The guide's encoder network: loc and scale of q(z | x), each (N, latent_dim)."""
+    sizes = (x.shape[-1], *hidden)
+    encoder = network("encoder", lambda rngs: GaussianEncoder(sizes, latent_dim, rngs=rngs))
+    return encoder(x)
+
+
+def decode(z: Array, *, hidden: Sequence[int], data_dim: int, pixels: str) -> dist.Distribution:
+    """The model's decoder network: p(x | z) over D pixels, Bernoulli, or Normal with a learned scale a pixel.
+
+    Args:
+        z: latents, shape (..., latent_dim).
+        hidden: the encoder's hidden widths; the decoder takes them in reverse.
+        data_dim: D.
+        pixels: "bernoulli" or "gaussian".
+
+    Returns:
+        A distribution with batch shape (...) and event shape (D,).
+    """
+    sizes = (z.shape[-1], *reversed(hidden), data_dim)
+    if pixels == "bernoulli":
+        decoder = network("decoder", lambda rngs: MLP(sizes, rngs=rngs))
+        return dist.Bernoulli(logits=decoder(z)).to_event(1)
+    gaussian = network("decoder", lambda rngs: GaussianDecoder(sizes, rngs=rngs))
+    return dist.Normal(*gaussian(z)).to_event(1)
+
+
+class GaussianDecoder(nnx.Module):
+    """z -> (loc, scale) of x; one scale a column, learned with the weights."""
+
+    def __init__(self, sizes: Sequence[int], *, rngs: nnx.Rngs) -> None:
+        self.body = MLP(sizes, rngs=rngs)
+        self.free_scale = nnx.Param(jnp.zeros(sizes[-1]))
+
+    def __call__(self, z: Array) -> tuple[Array, Array]:
+        """Apply to z of shape (..., latent_dim)."""
+        return self.body(z), MIN_SCALE + jax.nn.softplus(self.free_scale[...])
+
+
+def check_pixels(x: Any, pixels: str) -> None:
+    """Refuse data that the pixel likelihood cannot explain.
+
+    Raises:
+        ValueError: for an unknown likelihood, data that are not (N, D), or Bernoulli pixels outside [0, 1].
+    """
+    if pixels not in ("bernoulli", "gaussian"):
+        raise ValueError(f'pixels must be "bernoulli" or "gaussian", found {pixels!r}')
+    if x.ndim != 2:
+        raise ValueError(f"x must have shape (N, D), found {x.shape}; flatten images to one row per datum")
+    if pixels == "bernoulli":
+        check_unit_interval(x, "x")

@@ -75,7 +75,8 @@ def sample_categorical(key: jax.Array, log_weights: jax.Array) -> jax.Array:
     """
     if log_weights.ndim != 2:
         raise ValueError(
-            f"log_weights has shape {log_weights.shape}; sample_categorical needs (N, K), one row a draw: reshape it first"
+            f"log_weights has shape {log_weights.shape}; sample_categorical needs (N, K), one row a draw: "
+            "reshape it first"
         )
     num_rows, num_entries = log_weights.shape
     weights = jnp.exp(log_weights - jnp.max(log_weights, axis=1, keepdims=True))

@@ -25,7 +25,6 @@ from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK, OBSERVED, Program, P
 
 MAX_STATES = 4096
 PLAN_ROWS = 256
-_MEDIAN_DRAWS = 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,56 +167,46 @@ def _data_dim(sites: Mapping[str, Site], args: tuple) -> int | None:
 
 
 def _initial_values(program: Program, sites: Mapping[str, Site], rows: tuple, key: Array, missing: bool) -> tuple:
-    """Medians of prior draws for the globals, the first draw for networks and latents, and the supports."""
+    """Central values of the globals, fresh networks, draws of the latents, and the supports."""
     filled = tuple(fill_missing(a) if missing else a for a in rows)
     names = [name for name, site in sites.items() if site.role in (GLOBAL, LATENT)]
     networks = [name for name, site in sites.items() if site.role == NETWORK]
+    encoded = [name for name in names if sites[name].has_encoder]
+    supports: dict[str, Any] = {}
 
-    def draw(k: Array) -> tuple[dict, dict]:
-        trace = handlers.trace(handlers.seed(program.model, k)).get_trace(*filled)
-        guided = handlers.trace(handlers.seed(program.guide, k)).get_trace(*filled) if program.guide else {}
+    def run(key: Array, *data: Array) -> tuple[dict, dict, dict]:
+        guided = handlers.trace(handlers.seed(program.guide, key)).get_trace(*data) if program.guide else {}
+        latents = {name: guided[name]["value"] for name in encoded}
+        central = handlers.substitute(handlers.seed(program.model, key), substitute_fn=_central)
+        trace = handlers.trace(handlers.substitute(central, data=latents)).get_trace(*data)
+        supports.update({name: trace[name]["fn"].support for name in names})
         both = {**guided, **trace}
-        return {n: trace[n]["value"] for n in names}, {n: both[n]["value"] for n in networks}
+        values = {name: both[name]["value"] for name in names if name not in encoded}
+        return values, {name: both[name]["value"] for name in networks}, latents
 
-    values, params = jax.jit(lambda ks: (jax.lax.map(lambda k: draw(k)[0], ks), draw(ks[0])[1]))(
-        jax.random.split(key, _MEDIAN_DRAWS)
-    )
-    initial = {n: _central(values[n], sites[n]) for n in names if not sites[n].has_encoder}
-    latents = {n: values[n][0] for n in names if sites[n].has_encoder}
-    return initial, params, latents, _supports(program, filled, names, values)
-
-
-def _central(draws: Array, site: Site) -> Array:
-    """A value inside the support near the middle of the prior."""
-    finite = jnp.where(jnp.isfinite(draws), draws, jnp.nan)
-    if site.event_dim:
-        return jnp.nanmean(finite, 0)
-    return jnp.nanmedian(finite, 0)
-
-
-def _supports(program: Program, rows: tuple, names: list[str], values: dict[str, Array]) -> dict[str, Any]:
-    few = tuple(a[:2] for a in rows)
-    found = []
-    for i in (0, 1):
-        seen: dict[str, Any] = {}
-        model = handlers.seed(program.model, jax.random.key(i))  # any key: only supports are read
-        trace = handlers.trace(model).get_trace(*few)
-        seen |= {name: trace[name]["fn"].support for name in names}
-        found.append(seen)
-    for name in names:
-        if not _same_support(found[0][name], found[1][name]):
+    initial, params, latents = jax.jit(run)(key, *filled)
+    for name, support in supports.items():
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(support)):
             raise ProgramError(
-                f"the support of site {name!r} depends on another random site; sample it on a fixed support and "
+                f"the support of site {name!r} is computed inside the program; sample it on a fixed support and "
                 "transform it with numpyro.deterministic"
             )
-    return found[0]
+    return initial, params, latents, supports
 
 
-def _same_support(one: Any, other: Any) -> bool:
+def _central(site: dict) -> Array | None:
+    """The prior mean of a latent where it is finite and inside the support, else the middle of the support."""
+    if site["type"] != "sample" or site["is_observed"] or site["fn"].support.is_discrete:
+        return None
+    fn = site["fn"]
+    shape = fn.batch_shape + fn.event_shape
+    middle = biject_to(fn.support)(jnp.zeros(biject_to(fn.support).inverse_shape(shape)))
     try:
-        return bool(one == other)
-    except (TypeError, ValueError):
-        return type(one) is type(other)
+        mean = jnp.broadcast_to(fn.mean, shape)
+    except NotImplementedError:
+        return middle
+    usable = jnp.isfinite(mean).all() & jnp.all(fn.support(mean))
+    return jnp.where(usable, mean, middle)
 
 
 def _compressed(plan: Plan, args: tuple, rows: tuple, latents: dict) -> tuple[dict[str, Frame], dict[str, str]]:
@@ -266,7 +255,10 @@ def _frames(plan: Plan, args: tuple, chosen: list[str]) -> dict[str, Frame]:
 def _conditionals(plan: Plan, rows: tuple, latents: dict, r_key: Array, key: Array) -> tuple[dict, dict]:
     """Recognise the complete conditional of every global, with random responsibilities on some rows."""
     num_rows = rows[0].shape[0]
-    weights = jax.random.dirichlet(r_key, jnp.full(plan.layout.num_states, 0.5), (num_rows,))
+    # NumPy's generator: compiling JAX's Dirichlet would take longer than the rest of the plan
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(r_key)))
+    weights = generator.dirichlet(np.full(plan.layout.num_states, 0.5), num_rows)
+    weights = jnp.asarray(weights, jnp.result_type(float))
     batch = Batch(rows, latents, {}, None)
     values = _nearby(plan, key)
     conditionals: dict[str, Conditional] = {}
@@ -287,15 +279,26 @@ def _conditionals(plan: Plan, rows: tuple, latents: dict, r_key: Array, key: Arr
 
 def _nearby(plan: Plan, key: Array) -> dict[str, Array]:
     """A generic point: the initial values, moved a little in unconstrained space so that no two are equal."""
-    moved = {}
-    for i, (name, value) in enumerate(plan.initial.items()):
-        transform = biject_to(plan.supports[name])
-        free = transform.inv(value)
-        noise = jax.random.normal(jax.random.fold_in(key, 1000 + i), free.shape)
-        moved[name] = transform(free + 0.3 * noise)
-    return moved
+
+    def move(values: dict[str, Array], key: Array) -> dict[str, Array]:
+        moved = {}
+        for i, (name, value) in enumerate(values.items()):
+            transform = biject_to(plan.supports[name])
+            free = transform.inv(value)
+            noise = jax.random.normal(jax.random.fold_in(key, i), free.shape)
+            moved[name] = transform(free + 0.3 * noise)
+        return moved
+
+    return jax.jit(move)(plan.initial, jax.random.fold_in(key, len(plan.sites)))
 
 
 def _priors(plan: Plan, values: dict, batch: Batch) -> dict[str, Any]:
-    sites = model_sites(plan, values, batch.latents, plan.params, batch.args)
-    return {name: sites[name]["fn"] for name in plan.globals}
+    """The distribution of each global: its family and shape (its arrays are abstract)."""
+    found: dict[str, Any] = {}
+
+    def look(values: dict) -> None:
+        sites = model_sites(plan, values, batch.latents, plan.params, batch.args)
+        found.update({name: sites[name]["fn"] for name in plan.globals})
+
+    jax.eval_shape(look, values)
+    return found

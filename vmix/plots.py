@@ -135,9 +135,19 @@ def latent_scatter(ax: Axes, z2: np.ndarray, groups: np.ndarray, title: str) -> 
     for index, group in enumerate(np.unique(groups)):
         points = z2[groups == group]
         marker = MARKERS[index // len(COLOURS) % len(MARKERS)]
-        ax.scatter(*points.T, s=7, color=colour(index), marker=marker, alpha=0.6, linewidths=0, rasterized=True)
+        ax.scatter(
+            points[:, 0],
+            points[:, 1],
+            s=7,
+            color=colour(index),
+            marker=marker,
+            alpha=0.6,
+            linewidths=0,
+            rasterized=True,
+        )
         box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colour(index), "alpha": 0.85}
-        ax.text(*np.median(points, axis=0), str(group), fontsize=8, ha="center", bbox=box, parse_math=False)
+        x, y = np.median(points, axis=0)
+        ax.text(x, y, str(group), fontsize=8, ha="center", bbox=box, parse_math=False)
     ax.set_title(title, parse_math=False)
     ax.set_xlabel("first principal direction")
     ax.set_ylabel("second principal direction")
@@ -242,7 +252,7 @@ def summarise(fit: Fit, data: np.ndarray) -> Summary:
 
 
 class ConfusionTable(NamedTuple):
-    """Counts of label by component, the components ordered so that the matched pairs lie on the diagonal."""
+    """Counts of label by component, both ordered so that the matched pairs lie on the diagonal."""
 
     counts: np.ndarray
     labels: np.ndarray
@@ -257,7 +267,8 @@ def confusion_table(labels: np.ndarray, predicted: np.ndarray) -> ConfusionTable
         predicted: components, shape (N,).
 
     Returns:
-        Counts of shape (L, C) with the L labels and the C components that occur.
+        Counts of shape (L, C) with the L labels and the C components that occur; labels without a component, or
+        components without a label, come last.
 
     Example:
         >>> confusion_table(np.array(["a", "a", "b"]), np.array([7, 7, 2])).components
@@ -269,9 +280,12 @@ def confusion_table(labels: np.ndarray, predicted: np.ndarray) -> ConfusionTable
     components, columns = np.unique(predicted, return_inverse=True)
     counts = np.zeros((len(names), len(components)), dtype=np.int64)
     np.add.at(counts, (rows, columns), 1)
-    matched = linear_sum_assignment(counts, maximize=True)[1]
-    order = np.concatenate([matched, np.setdiff1d(np.arange(len(components)), matched)])
-    return ConfusionTable(counts[:, order], names, components[order])
+    matched = linear_sum_assignment(counts, maximize=True)
+    down, across = (
+        np.concatenate([first, np.setdiff1d(np.arange(size), first)])
+        for first, size in zip(matched, counts.shape, strict=True)
+    )
+    return ConfusionTable(counts[np.ix_(down, across)], names[down], components[across])
 
 
 def confusion(ax: Axes, labels: np.ndarray, predicted: np.ndarray) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAX_COMPONENTS = 20
 MAX_TRACES = 24
 MAX_CELLS = 4_000
-MAX_TEXT = 500
+MAX_TEXT = 200
 NUM_EXAMPLES = 8
 EXPLANATIONS = {
     "accuracy": "rows right under the best one-to-one match of components and labels",
@@ -123,12 +123,14 @@ def _context(
     traces = np.atleast_2d(np.asarray(history["objective"], dtype=np.float64))
     unit = history.get("unit", "nats per datum")
     scatters = _scatters(summary, labels)
-    figures = {"objective": _objective_figure(traces, history)} | {s["id"]: s.pop("figure") for s in scatters}
+    figures = {"objective": _objective_figure(traces, history, _word(fit))} | {
+        s["id"]: s.pop("figure") for s in scatters
+    }
     components = _components(fit, data, labels, summary)
     return {
         "title": f"{fit.model_name}, fitted with {fit.engine_name}",
         "subtitle": f"{len(data):,} rows of {np.size(data[0])} columns, seed {fit.seed}",
-        "tiles": [_tile(name, value) for name, value in metrics.items()],
+        "tiles": [(name, value, EXPLANATIONS.get(name, "")) for name, value in metrics.items()],
         "plan_text": str(fit.plan),
         "plan_html": Markup(fit.plan._repr_html_()) if hasattr(fit.plan, "_repr_html_") else None,
         "settings": _flatten(fit.settings),
@@ -136,14 +138,16 @@ def _context(
         "step_name": history.get("step_name", "step"),
         "last": f"{traces[0, -1]:.4f}" if traces.size else None,
         "num_steps": f"{traces.shape[1]:,}",
+        "word": _word(fit),
         "num_traces": min(len(traces), MAX_TRACES),
         "stages": [_stage(stage) for stage in history.get("stages") or []],
         "scatters": scatters,
-        "scatter_note": _scatter_note(summary, len(data)),
+        "latent_dim": None if summary.latent is None else summary.latent.shape[1],
+        "num_shown": "all" if len(summary.rows) == len(data) else f"{len(summary.rows):,} of {len(data):,}",
         "reconstructions": _reconstructions(fit, data, summary),
         "components": components,
         "num_components": fit.num_components,
-        "most_components": MAX_COMPONENTS,
+        "all_shown": len(components) < MAX_COMPONENTS,
         "samples": None if components else _samples(fit, data),
         "confusion": _confusion(labels, summary.predicted),
         "checks": _checks(fit, traces, unit, summary),
@@ -154,17 +158,6 @@ def _context(
     }
 
 
-def _tile(name: str, value: float | None) -> dict[str, str]:
-    """A headline number: seconds and nats with one or two decimals, shares with four."""
-    if value is None:
-        shown = "not finite"
-    elif name == "seconds":
-        shown = f"{value:.1f} s"
-    else:
-        shown = f"{value:,.2f}".replace("-", "\N{MINUS SIGN}") if name == "elbo" else f"{value:.4f}"
-    return {"name": name, "value": shown, "note": EXPLANATIONS.get(name, "")}
-
-
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Turn nested settings into dotted names and printed values."""
     rows: list[tuple[str, str]] = []
@@ -172,7 +165,10 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, s
         if isinstance(value, Mapping):
             rows += _flatten(value, f"{prefix}{name}.")
         else:
-            rows.append((f"{prefix}{name}", "" if value is None else str(value)[:MAX_TEXT]))
+            text = "none" if value is None else str(value)
+            rows.append(
+                (f"{prefix}{name}", text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} \N{HORIZONTAL ELLIPSIS}")
+            )
     return rows
 
 
@@ -206,14 +202,14 @@ def _layout(x_title: str, y_title: str, *, legend: bool = False) -> dict[str, An
     return axes | {"showlegend": legend}
 
 
-def _objective_figure(traces: np.ndarray, history: Mapping[str, Any]) -> dict[str, Any]:
+def _objective_figure(traces: np.ndarray, history: Mapping[str, Any], word: str) -> dict[str, Any]:
     """The objective of the best restart over those of the others."""
     steps = _thin(np.arange(traces.shape[1]), 1_000)
     lines = []
     for index, trace in reversed(list(enumerate(traces[:MAX_TRACES]))):
         best = index == 0
         line = {"color": plots.COLOURS[0] if best else plots.COLOURS[-1], "width": 2.2 if best else 0.8}
-        name = "best" if best else f"restart ranked {index + 1}"
+        name = "best" if best else f"{word} ranked {index + 1}"
         # Objectives differ in the fifth digit near the end, so they keep more digits than positions do.
         y = [round(value, 6) if np.isfinite(value) else None for value in trace[steps].tolist()]
         mode = "markers" if len(steps) == 1 else "lines"
@@ -248,7 +244,12 @@ def _scatter_figure(points: np.ndarray, groups: np.ndarray, hover: list[str]) ->
     for index, name in enumerate(names):
         members = np.flatnonzero(groups == name)
         symbol = symbols[index // len(plots.COLOURS) % len(symbols)]
-        trace = {"type": "scatter", "mode": "markers", "name": html.escape(str(name)), "hoverinfo": "text"}
+        trace: dict[str, Any] = {
+            "type": "scatter",
+            "mode": "markers",
+            "hoverinfo": "text",
+            "name": html.escape(str(name)),
+        }
         trace["x"], trace["y"] = _numbers(points[members, 0]), _numbers(points[members, 1])
         trace["text"] = [hover[m] for m in members]
         trace["marker"] = {"color": plots.colour(index), "symbol": symbol, "size": 5, "opacity": 0.75}
@@ -256,13 +257,6 @@ def _scatter_figure(points: np.ndarray, groups: np.ndarray, hover: list[str]) ->
     legend = 1 < len(names) <= 30
     layout = _layout("first principal direction", "second principal direction", legend=legend)
     return {"data": traces, "layout": layout}
-
-
-def _scatter_note(summary: plots.Summary, num_rows: int) -> str:
-    """Say what the scatters show."""
-    space = "the data" if summary.latent is None else f"the latent ({summary.latent.shape[1]} dimensions)"
-    shown = "all rows" if len(summary.rows) == num_rows else f"{len(summary.rows):,} of {num_rows:,} rows"
-    return f"Two principal directions of {space}, {shown}. Point at a dot to see its row."
 
 
 def _reconstructions(fit: Fit, data: np.ndarray, summary: plots.Summary) -> plots.Picture | None:
@@ -289,7 +283,7 @@ def _components(fit: Fit, data: np.ndarray, labels: np.ndarray | None, summary: 
     """A card for each of the largest components that hold rows."""
     if summary.predicted is None:
         return []
-    counts = np.bincount(summary.predicted, minlength=fit.num_components)
+    counts = np.bincount(summary.predicted, minlength=fit.num_components or 0)
     largest = np.sort(np.argsort(-counts, kind="stable")[:MAX_COMPONENTS])
     return [_component(fit, data, labels, summary, int(k)) for k in largest if counts[k] > 0]
 
@@ -337,11 +331,11 @@ def _checks(fit: Fit, traces: np.ndarray, unit: str, summary: plots.Summary) -> 
     if restarts is not None and len(restarts) > 1:
         ends = np.sort(np.asarray(restarts, dtype=np.float64))[::-1]
         near = int((ends > ends[0] - 0.01).sum())
-        text = f"{near} of {len(ends)} restarts ended within 0.01 {unit} of the best"
+        text = f"{near} of {len(ends)} {_word(fit)}s ended within 0.01 {unit} of the best"
         text += f" ({ends[0]:.4f}; worst {ends[-1]:.4f})."
         found.append((near > 1, text))
     if summary.predicted is not None and summary.certainty is not None:
-        counts = np.bincount(summary.predicted, minlength=fit.num_components)
+        counts = np.bincount(summary.predicted, minlength=fit.num_components or 0)
         held = counts[counts > 0]
         empty = ", ".join(str(k) for k in np.flatnonzero(counts == 0)[:20])
         text = f"Components hold {held.min():,} to {held.max():,} rows. "
@@ -390,9 +384,14 @@ def _diagnostics(fit: Fit) -> list[dict[str, str]]:
     return rows
 
 
+def _word(fit: Fit) -> str:
+    """What the objective's several traces are."""
+    return "chain" if (_num_chains(fit) or 1) > 1 else "restart"
+
+
 def _num_chains(fit: Fit) -> int | None:
     """Number of chains, or None where the posterior holds no draws."""
     if fit.engine_name != "Gibbs":
         return None
     found = [value for name, value in _flatten(fit.settings) if name.rsplit(".")[-1] == "num_chains"]
-    return int(found[0]) if found and found[0] else 1
+    return int(found[0]) if found else 1

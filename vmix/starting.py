@@ -124,7 +124,7 @@ def make_start(
         The start, and what each stage did.
     """
     keys = dict(zip(("draw", "train", "mixture"), jax.random.split(key, 3), strict=True))
-    start = first_values(plan, data, key=keys["draw"], from_prior=recipe.clusters == "prior")
+    start = first_values(plan, key=keys["draw"], from_prior=recipe.clusters == "prior")
     stages: list[Stage] = []
     if pretrains(plan, recipe):
         start, stage = pretrain(plan, data, start, recipe, key=keys["train"], report=report)
@@ -135,18 +135,21 @@ def make_start(
     return start, stages
 
 
-def first_values(plan: Plan, data: Data, *, key: Array, from_prior: bool) -> Start:
+def first_values(plan: Plan, *, key: Array, from_prior: bool) -> Start:
     """Fresh network parameters, and globals near the middle of their prior or drawn from it."""
-    few = tuple(fill_missing(a[:2]) if plan.missing else a[:2] for a in data.args)
+    if not from_prior and not plan.names(NETWORK):
+        return Start(dict(plan.initial), {})
     rows = tuple(fill_missing(a) if plan.missing else a for a in plan.template)
+    wanted = plan.globals if from_prior else ()
 
     @jax.jit
     def draw(key: Array) -> tuple[dict, dict]:
-        both = trace_sites(plan.program.model, rows, key=key)
+        fixed = {} if from_prior else plan.initial
+        both = trace_sites(plan.program.model, rows, key=key, values=fixed)
         if plan.program.guide is not None:
-            both = {**trace_sites(plan.program.guide, few, key=jax.random.fold_in(key, 1)), **both}
+            both = {**trace_sites(plan.program.guide, rows, key=jax.random.fold_in(key, 1)), **both}
         return (
-            {name: both[name]["value"] for name in plan.globals},
+            {name: both[name]["value"] for name in wanted},
             {name: both[name]["value"] for name in plan.names(NETWORK)},
         )
 
@@ -266,21 +269,18 @@ def _cluster_and_climb(
     plan: Plan, *, start: Start, batch: Batch, key: Array, clusters: str, sweeps: int
 ) -> tuple[dict[str, Array], Array]:
     """Responsibilities from a clustering, then EM sweeps; returns the globals and their objective per datum."""
-    responsibilities = start_responsibilities(plan, start, batch, key=key, clusters=clusters)
-    terms, _ = batch_terms(plan, start.globals, start.params, batch)
-    expected = gather(plan, terms, responsibilities)
-    globals_ = maximise(plan, start.globals, start.params, batch, expected)
+    first = start_responsibilities(plan, start, batch, key=key, clusters=clusters)
     num_rows = batch.args[0].shape[0]
 
-    def sweep(_: int, carry: tuple) -> tuple:
+    def sweep(i: Array, carry: tuple) -> tuple:
         globals_, _ = carry
         terms, log_prior = batch_terms(plan, globals_, start.params, batch)
         log_r, total = log_normalise(state_log_weights(plan, terms, batch))
-        expected = gather(plan, terms, jnp.broadcast_to(jnp.exp(log_r), (num_rows, log_r.shape[1])))
+        expected = gather(plan, terms, jnp.where(i == 0, first, jnp.exp(log_r)))
         objective = (jnp.broadcast_to(total, (num_rows,)).sum() + log_prior) / num_rows
         return maximise(plan, globals_, start.params, batch, expected), objective
 
-    return jax.lax.fori_loop(0, sweeps, sweep, (globals_, jnp.zeros(())))
+    return jax.lax.fori_loop(0, sweeps + 1, sweep, (start.globals, jnp.zeros(())))
 
 
 def start_responsibilities(plan: Plan, start: Start, batch: Batch, *, key: Array, clusters: str) -> Array:

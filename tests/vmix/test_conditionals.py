@@ -1,6 +1,8 @@
 """Recognition: every family against the textbook's posterior, and what must be refused."""
 
+import re
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -106,10 +108,7 @@ def wishart_precision_of_normal_data():
     data = np.stack([REALS, COUNTS], 1)
 
     def log_likelihood(precision):
-        zeros = jnp.zeros(3)
-        return sum(
-            dist.MultivariateNormal(zeros, precision_matrix=precision[k]).log_prob(data[:, k]).sum() for k in (0, 1)
-        )
+        return dist.MultivariateNormal(jnp.zeros(3), precision_matrix=precision).log_prob(data).sum()
 
     rate = 2 * np.eye(3) + np.einsum("nki,nkj->kij", data, data)
     return Program(prior, joint(prior, log_likelihood), dist.Wishart(jnp.full(2, 45.0), rate_matrix=jnp.asarray(rate)))
@@ -123,15 +122,6 @@ def cholesky_factor_of_a_wishart_precision():
 
     rate = 2 * np.eye(3) + REALS.T @ REALS
     return Program(prior, joint(prior, log_likelihood), dist.WishartCholesky(45.0, rate_matrix=jnp.asarray(rate)))
-
-
-def regression_coefficients():
-    prior = dist.Normal(0.0, 2.0).expand([4]).to_event(1)
-    target = jnp.asarray(TARGETS[:, 0])
-    precision = np.eye(4) / 4 + DESIGN.T @ DESIGN / 0.09
-    loc = np.linalg.solve(precision, DESIGN.T @ TARGETS[:, 0] / 0.09)
-    log_joint = joint(prior, lambda b: dist.Normal(DESIGN @ b, 0.3).log_prob(target).sum())
-    return Program(prior, log_joint, dist.MultivariateNormal(loc, precision_matrix=jnp.asarray(precision)))
 
 
 def regression_coefficients_of_two_components():
@@ -179,46 +169,46 @@ PROGRAMS = [
     (dirichlet_weights_that_the_program_normalises, "Dirichlet"),
     (wishart_precision_of_normal_data, "Wishart"),
     (cholesky_factor_of_a_wishart_precision, "WishartCholesky"),
-    (regression_coefficients, "Normal (blocks of size 4)"),
     (regression_coefficients_of_two_components, "Normal (blocks of size 4)"),
     (multivariate_normal_mean, "Normal (blocks of size 3)"),
     (random_walk_coupled_across_the_whole_site, "Normal (blocks of size 5)"),
 ]
-PROGRAM_NAMES = [program.__name__ for program, _ in PROGRAMS]
 
 
-@pytest.mark.parametrize(("program", "name"), PROGRAMS, ids=PROGRAM_NAMES)
+@pytest.mark.parametrize(("program", "name"), PROGRAMS, ids=[program.__name__ for program, _ in PROGRAMS])
 def test_recognised_conditional_is_the_textbook_posterior(program, name):
     """Recognised in float32 with errors under 1e-4; then solved in float64, equal to the textbook to 1e-10."""
     prior, log_joint, _ = program()
-    verdict = recognise(prior, log_joint, prior.sample(jax.random.key(1)), jax.random.key(2))
+    verdict = recognise(prior, log_joint, prior.mean, jax.random.key(2))
     assert verdict.conditional is not None, verdict.reason
     assert verdict.conditional.name == name
     assert verdict.relative_error < 1e-4
     with jax.enable_x64():
-        prior, log_joint, posterior = program()
-        probe = verdict.conditional.probe(prior.sample(jax.random.key(3)))
-        exponent = jax.jit(lambda at: verdict.conditional.solve(log_joint, at))(probe)
-        assert exponent.is_proper()
-        np.testing.assert_allclose(exponent.mean(), posterior.mean, rtol=1e-10, atol=1e-10)
-        value = posterior.sample(jax.random.key(4))
-        np.testing.assert_allclose(exponent.log_prob(value), posterior.log_prob(value).sum(), rtol=1e-10, atol=1e-8)
+        found = jax.jit(partial(solve_and_compare, program, verdict.conditional))()
+    np.testing.assert_allclose(found["mean"], found["posterior mean"], rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(found["log prob"], found["posterior log prob"], rtol=1e-10, atol=1e-8)
+    assert found["is proper"]
+    if not np.any(found["mode"] == 0):  # on the edge of a simplex the log joint is not finite
+        assert np.all(found["log joint near mode"] <= found["log joint at mode"])
 
 
-@pytest.mark.parametrize(("program", "name"), PROGRAMS, ids=PROGRAM_NAMES)
-def test_mode_is_stationary_and_no_lower_than_its_neighbours(program, name):
-    del name
-    with jax.enable_x64():
-        prior, log_joint, posterior = program()
-        current = posterior.sample(jax.random.key(5)).reshape(prior.batch_shape + prior.event_shape)
-        for conditional in candidates(prior):
-            exponent = conditional.solve(log_joint, conditional.probe(current))
-            mode = exponent.mode(current)
-            nearby = conditional.scatter(1e-3 * np.random.default_rng(6).normal(size=(5, *mode.shape)), mode)
-            kernel = jax.vmap(exponent.log_kernel)
-            assert mode.shape == current.shape
-            if not np.any(mode == 0):  # at the edge of a simplex the kernel is 0 * log 0 or infinite
-                assert np.all(kernel(nearby) <= exponent.log_kernel(mode) + 1e-9 * abs(exponent.log_kernel(mode)))
+def solve_and_compare(program, conditional):
+    prior, log_joint, posterior = program()
+    exponent = conditional.solve(log_joint, conditional.probe(jnp.asarray(prior.mean)))
+    mode = exponent.mode(prior.mean)
+    noise = 1e-2 * np.random.default_rng(6).normal(size=(6, *mode.shape))
+    value = conditional.displace(posterior.mean, noise[0])
+    nearby = jax.vmap(conditional.displace, in_axes=(None, 0))(mode, noise)
+    return {
+        "mean": exponent.mean(),
+        "posterior mean": posterior.mean,
+        "log prob": exponent.log_prob(value),
+        "posterior log prob": jnp.sum(posterior.log_prob(value)),
+        "is proper": exponent.is_proper(),
+        "mode": mode,
+        "log joint at mode": log_joint(mode),
+        "log joint near mode": jax.vmap(log_joint)(nearby),
+    }
 
 
 def logistic(b):
@@ -227,13 +217,19 @@ def logistic(b):
 
 REFUSALS = {
     "a prior with no conjugate family": (
-        dist.HalfNormal(1.0), lambda v: -v, r"^no conjugate family known for HalfNormal$"
+        dist.HalfNormal(1.0),
+        lambda v: -v,
+        r"^no conjugate family known for HalfNormal$",
     ),
     "logistic regression": (
-        dist.Normal(0.0, 1.0).expand([4]), logistic, r"^the log joint is not linear in \(v, v v\^T\): relative error"
+        dist.Normal(0.0, 1.0).expand([4]),
+        logistic,
+        r"^the log joint is not linear in \(v, v v\^T\): relative error",
     ),
     "a saturated logistic": (
-        dist.Normal(0.0, 1.0), lambda v: jax.nn.log_sigmoid(1e3 * v), r"^the log joint is not linear in \(v, v\^2\)"
+        dist.Normal(0.0, 1.0),
+        lambda v: jax.nn.log_sigmoid(1e3 * v),
+        r"^the log joint is not linear in \(v, v\^2\)",
     ),
     "a Gamma prior on a scale": (
         dist.Gamma(2.0, 1.0),
@@ -256,7 +252,9 @@ REFUSALS = {
         r"^blocks are coupled: relative error",
     ),
     "a Dirichlet likelihood that is linear in w": (
-        dist.Dirichlet(jnp.ones(3)), lambda w: 5 * w[0], r"^the log joint is not linear in log w"
+        dist.Dirichlet(jnp.ones(3)),
+        lambda w: 5 * w[0],
+        r"^the log joint is not linear in log w",
     ),
     "coupled elements, too many for one block": (
         dist.Normal(0.0, 1.0).expand([600]),
@@ -264,10 +262,14 @@ REFUSALS = {
         r"^elements are coupled.*one dense Normal over all 600 elements is not tried above 512$",
     ),
     "derivatives that are not finite": (
-        dist.Normal(0.0, 1.0), lambda v: jnp.sqrt(v - 1e9), r"^the derivatives of the log joint are not finite"
+        dist.Normal(0.0, 1.0),
+        lambda v: jnp.sqrt(v - 1e9),
+        r"^the derivatives of the log joint are not finite",
     ),
     "an improper log joint": (
-        dist.Normal(0.0, 1.0), lambda v: v**2, r"linear in \(v, v\^2\): relative error .*cannot be normalised"
+        dist.Normal(0.0, 1.0),
+        lambda v: v**2,
+        r"linear in \(v, v\^2\): relative error .*cannot be normalised",
     ),
 }
 
@@ -275,12 +277,9 @@ REFUSALS = {
 @pytest.mark.parametrize("case", REFUSALS)
 def test_refused_and_says_why(case):
     prior, log_likelihood, reason = REFUSALS[case]
-    current = prior.sample(jax.random.key(0))
-    verdict = recognise(prior, joint(prior, log_likelihood), current, jax.random.key(1))
+    verdict = recognise(prior, joint(prior, log_likelihood), prior.mean, jax.random.key(1))
     assert verdict.conditional is None
-    np.testing.assert_equal(bool(np.isnan(verdict.relative_error)), False)
-    import re
-
+    assert verdict.relative_error > 0
     assert re.search(reason, verdict.reason), verdict.reason
 
 
@@ -301,5 +300,5 @@ def test_conditionals_are_stateless_and_hashable():
 def test_blocks_wider_than_the_limit_are_left_out_but_a_multivariate_normal_keeps_its_own():
     names = [option.name for option in candidates(dist.Normal(0, 1).expand([2, 600]))]
     assert names == ["Normal"]
-    wide = dist.MultivariateNormal(jnp.zeros(600), jnp.eye(600))
+    wide = dist.MultivariateNormal(jnp.zeros(600), scale_tril=jnp.eye(600))
     assert [option.name for option in candidates(wide)] == ["Normal (blocks of size 600)"]

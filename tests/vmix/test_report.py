@@ -175,7 +175,8 @@ def test_report_gives_r_hat_and_effective_sample_size_of_draws(rows, tmp_path):
     found = {row["site"]: row for row in report._diagnostics(fit)}
     assert float(found["mixed"]["r_hat"]) < 1.1 and float(found["apart"]["r_hat"]) > 5
     assert found["flat"]["r_hat"] == "constant"
-    assert "smallest effective sample size" in page_of(fit, tmp_path, x)
+    page = page_of(fit, tmp_path, x)
+    assert "smallest effective sample size" in page and "2 of 3 chains ended within" in page
 
 
 def test_report_survives_an_objective_that_is_not_finite(rows, tmp_path):

@@ -1,0 +1,52 @@
+"""Variational autoencoder.
+
+    z_n ~ Normal(0, I)
+    x_n ~ Bernoulli(decoder(z_n))    or    Normal(decoder(z_n), s)
+
+    q(z_n | x_n) = Normal(encoder(x_n))
+
+Source: Kingma and Welling (2014).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpyro
+import numpyro.distributions as dist
+from jax import Array
+
+from vmix.networks import check_pixels, decode, encode
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAE:
+    """Variational autoencoder of x, shape (N, D).
+
+    Args:
+        latent_dim: dimension of z.
+        hidden: widths of the encoder's hidden layers; the decoder takes them in reverse.
+        pixels: "bernoulli" (x in [0, 1]) or "gaussian".
+    """
+
+    latent_dim: int = 10
+    hidden: tuple[int, ...] = (500, 500, 2000)
+    pixels: str = "bernoulli"
+
+    def with_data(self, x: Array) -> VAE:
+        """Check the data against the pixel likelihood."""
+        check_pixels(x, self.pixels)
+        return self
+
+    def model(self, x: Array) -> None:
+        """The generative story."""
+        with numpyro.plate("data", x.shape[0]):
+            z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([self.latent_dim]).to_event(1))
+            p_x = decode(z, hidden=self.hidden, data_dim=x.shape[1], pixels=self.pixels)
+            numpyro.sample("x", p_x, obs=x)
+
+    def guide(self, x: Array) -> None:
+        """The encoder."""
+        with numpyro.plate("data", x.shape[0]):
+            loc, scale = encode(x, hidden=self.hidden, latent_dim=self.latent_dim)
+            numpyro.sample("z", dist.Normal(loc, scale).to_event(1))
