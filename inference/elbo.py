@@ -73,7 +73,9 @@ def global_guide(plan: Plan, values: Mapping[str, Array], *, kind: str) -> Calla
     rest = [name for name in plan.globals if name not in guided]
     build = AutoDelta if kind == "point" else AutoNormal
     # handlers.block keeps the autoguide's prototype from seeing data, discrete sites and latents
-    hidden = handlers.block(plan.program.model, hide_fn=lambda s: s["type"] in ("sample", "param") and s["name"] not in rest)
+    hidden = handlers.block(
+        plan.program.model, hide_fn=lambda s: s["type"] in ("sample", "param") and s["name"] not in rest
+    )
     auto = build(hidden, init_loc_fn=init_to_value(values=dict(values))) if rest else None
 
     def guide(*args: Array) -> None:

@@ -145,9 +145,7 @@ class Gibbs:
         assignments = sample_categorical(keys["assign"], weights)
         total = log_normalise(weights)[1].sum() + _row_total(terms.base(), data.num_rows) + log_prior
         expected = gather(plan, terms, jax.nn.one_hot(assignments, plan.layout.num_states))
-        globals_ = draw(
-            plan, state.globals, state.params, batch, expected, key=keys["global"], beta=schedule.beta
-        )
+        globals_ = draw(plan, state.globals, state.params, batch, expected, key=keys["global"], beta=schedule.beta)
         hmc_state = state.hmc
         if plan.others:
             hmc_state = self._hmc_sweep(plan, state.hmc, globals_, state.params, batch, expected, schedule.beta)

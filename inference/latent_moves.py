@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vmix.enumeration import collapse
 from vmix.engine import Data
+from vmix.enumeration import collapse
 from vmix.log_joint import Batch, batch_terms, guide_factors, state_log_weights
 from vmix.plan import Plan
 

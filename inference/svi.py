@@ -1,6 +1,6 @@
 """Stochastic variational inference: NumPyro's SVI on the ELBO with discrete sites summed out.
 
-    elbo = E_q(z, theta)[log p(x | z) + log sum_c p(c | theta) p(z | c, theta) - log q(z | x) + log p(theta) - log q(theta)]
+elbo = E_q(z, theta)[log p(x | z) + log sum_c p(c | theta) p(z | c, theta) - log q(z | x) + log p(theta) - log q(theta)]
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Bernoulli mixture (latent class analysis): K profiles of yes and no.
 
-    w       ~ Dirichlet(a / K, ..., a / K)
-    theta_kd ~ Beta(b, b)
-    c_n     ~ Categorical(w)
-    x_nd    ~ Bernoulli(theta_{c_n, d})
+w       ~ Dirichlet(a / K, ..., a / K)
+theta_kd ~ Beta(b, b)
+c_n     ~ Categorical(w)
+x_nd    ~ Bernoulli(theta_{c_n, d})
 """
 
 from __future__ import annotations

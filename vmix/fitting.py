@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vmix.checks import as_data, check_same_length, check_seed, check_width
+from vmix.checks import as_data, check_same_length, check_seed
+from vmix.compilation import jit
 from vmix.engine import Data, Engine, Info, Schedule, Start, annealing
 from vmix.enumeration import local_terms
-from vmix.free_energy import evaluate
-from vmix.log_joint import Batch, guide_factors, model_sites
+from vmix.log_joint import guide_factors, model_sites
 from vmix.plan import Plan, make_plan
-from vmix.program import DISCRETE, GLOBAL, OBSERVED, ProgramError, as_program
+from vmix.program import DISCRETE, GLOBAL, OBSERVED, as_program
 from vmix.progress import Progress
 from vmix.results import Fit, History
 from vmix.starting import Recipe, Stage, first_values, make_start, recipe_of
@@ -95,7 +95,9 @@ def fit(
     labels = check_labels(plan, observed, num_rows)
     held = hold(plan, arrays, labels)
     starts, stages = _starts(plan, engine, held, init, keys["start"], progress)
-    states = _stack([engine.init(plan, s, held, key=k) for s, k in zip(starts, _split(keys["init"], starts), strict=True)])
+    states = _stack(
+        [engine.init(plan, s, held, key=k) for s, k in zip(starts, _split(keys["init"], starts), strict=True)]
+    )
     run = _Run(plan, engine, held, progress)
     states, history = run(states)
     return _finish(plan, engine, held, states, history, stages, seed=seed, seconds=time.perf_counter() - began)
@@ -178,14 +180,12 @@ def hold(plan: Plan, arrays: tuple, labels: dict[str, Array] | None) -> Data:
         sites = model_sites(plan, plan.initial, {}, plan.params, args)
         terms = local_terms(plan.layout, {n: sites[n] for n in names}, frames=plan.frames, missing=plan.missing)
         rows = args[0].shape[0]
-        return {
-            n: (part.statistics, jnp.broadcast_to(part.base, (rows,))) for n, part in terms.compressed.items()
-        }
+        return {n: (part.statistics, jnp.broadcast_to(part.base, (rows,))) for n, part in terms.compressed.items()}
 
     shapes = jax.eval_shape(statistics, args)
     if sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)) > KNOWN_BYTES:
         return Data(args, labels, None)
-    return Data(args, labels, jax.jit(statistics)(args))
+    return Data(args, labels, jit(statistics)(args))
 
 
 def _starts(
@@ -231,7 +231,7 @@ class _Run:
         self.plan, self.engine, self.data, self.progress = plan, engine, data, progress
         self.anneal = annealing(engine.anneal)
         self.traces = 0
-        self.chunk = jax.jit(self._chunk)
+        self.chunk = jit(self._chunk)
 
     def __call__(self, states: Any) -> tuple[Any, History]:
         """Run to the end, to convergence, or to Ctrl-C."""
@@ -335,12 +335,20 @@ def culprit(plan: Plan, start: Start, data: Data) -> str:
 
 
 def _finish(
-    plan: Plan, engine: Engine, data: Data, states: Any, history: History, stages: list[Stage], *, seed: int, seconds: float
+    plan: Plan,
+    engine: Engine,
+    data: Data,
+    states: Any,
+    history: History,
+    stages: list[Stage],
+    *,
+    seed: int,
+    seconds: float,
 ) -> Fit:
     finals = history.finals()
     order = np.argsort(-np.where(np.isfinite(finals), finals, -np.inf))
     best = jax.tree.map(lambda a: a[int(order[0])], states)
-    estimate = jax.jit(partial(engine.estimate_of, plan))(best)
+    estimate = jit(partial(engine.estimate_of, plan))(best)
     if engine.tolerance is not None and not plan.params and not history.converged and not history.interrupted:
         warnings.warn(
             f"{engine.name} used all {engine.num_steps_total} {engine.step_name}s before the objective settled within "

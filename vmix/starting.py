@@ -18,6 +18,7 @@ import optax
 from jax import Array
 
 from vmix.clustering import k_means, random_centres
+from vmix.compilation import jit
 from vmix.engine import Data, Start
 from vmix.enumeration import fill_missing
 from vmix.families import unwrap
@@ -142,7 +143,7 @@ def first_values(plan: Plan, *, key: Array, from_prior: bool) -> Start:
     rows = tuple(fill_missing(a) if plan.missing else a for a in plan.template)
     wanted = plan.globals if from_prior else ()
 
-    @jax.jit
+    @jit
     def draw(key: Array) -> tuple[dict, dict]:
         fixed = {} if from_prior else plan.initial
         both = trace_sites(plan.program.model, rows, key=key, values=fixed)
@@ -170,7 +171,7 @@ def pretrain(
     def loss(params: dict, rows: Data, key: Array) -> Array:
         return -reconstruction(plan, start.globals, params, rows, noise=recipe.noise, key=key).mean()
 
-    @jax.jit
+    @jit
     def epoch(params: dict, opt_state: Any, data: Data, key: Array) -> tuple:
         order_key, noise_key = jax.random.split(key)
         order = jax.random.permutation(order_key, data.num_rows)[: steps * size].reshape(steps, size)
@@ -222,7 +223,7 @@ def fit_mixture(plan: Plan, data: Data, start: Start, recipe: Recipe, *, key: Ar
     batch = mixture_batch(plan, data, start, key=key)
     one = partial(_cluster_and_climb, plan, clusters=recipe.clusters, sweeps=sweeps)
 
-    @jax.jit
+    @jit
     def run(keys: Array, start: Start, batch: Batch) -> tuple:
         return jax.lax.map(lambda k: one(start=start, batch=batch, key=k), keys)
 
@@ -242,11 +243,14 @@ def mixture_batch(plan: Plan, data: Data, start: Start, *, key: Array) -> Batch:
         data = data.take(jnp.sort(jax.random.permutation(key, num_rows)[:MIXTURE_ROWS]))
     if not plan.latents:
         return Batch(data.args, {}, {}, data.labels, data.known)
-    encode = jax.jit(lambda rows, params: guide_factors(plan, params, rows, key=key)[1])
+
+    def encode(rows: tuple, params: dict) -> dict:
+        return guide_factors(plan, params, rows, key=key)[1]
+
     latents: dict[str, list] = {name: [] for name in plan.latents}
     known: dict[str, list] = {name: [] for name in plan.latents if name in plan.frames}
 
-    @jax.jit
+    @jit
     def moments(rows: tuple, params: dict) -> tuple[dict, dict]:
         factors = encode(rows, params)
         means = {name: factor.mean for name, factor in factors.items()}

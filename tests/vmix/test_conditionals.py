@@ -184,7 +184,7 @@ def test_recognised_conditional_is_the_textbook_posterior(program, name):
     assert verdict.conditional.name == name
     assert verdict.relative_error < 1e-4
     with jax.enable_x64():
-        found = jax.jit(partial(solve_and_compare, program, verdict.conditional))()
+        found = jax.device_get(jax.jit(partial(solve_and_compare, program, verdict.conditional))())
     np.testing.assert_allclose(found["mean"], found["posterior mean"], rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose(found["log prob"], found["posterior log prob"], rtol=1e-10, atol=1e-8)
     assert found["is proper"]
