@@ -3,7 +3,7 @@
 Example:
     >>> from vmix import inference
     >>> dir(inference)
-    ['EM', 'Gibbs', 'SVI']
+    ['EM', 'Gibbs', 'GibbsKernel', 'SVI']
 """
 
 import importlib
@@ -17,11 +17,12 @@ if __name__ == "inference":
 if TYPE_CHECKING:
     from vmix.inference.em import EM
     from vmix.inference.gibbs import Gibbs
+    from vmix.inference.kernel import GibbsKernel
     from vmix.inference.svi import SVI
 
-_HOMES = {"EM": "em", "Gibbs": "gibbs", "SVI": "svi"}
+_HOMES = {"EM": "em", "Gibbs": "gibbs", "GibbsKernel": "kernel", "SVI": "svi"}
 
-__all__ = ["EM", "SVI", "Gibbs"]
+__all__ = ["EM", "SVI", "Gibbs", "GibbsKernel"]
 
 
 def __getattr__(name: str) -> Any:

@@ -149,7 +149,7 @@ class EM:
     def _full_sweep(self, plan: Plan, state: EMState, data: Data, schedule: Schedule) -> tuple[EMState, Info]:
         key, draw_key = jax.random.split(state.key)
         result, params, opt_state = self._evaluate_and_step(plan, state, data, schedule, draw_key, data.num_rows)
-        objective = (result.log_prior + result.per_datum.sum()) / data.num_rows
+        objective = (self._log_prior(result) + result.per_datum.sum()) / data.num_rows
         expected = gather(plan, result.terms, result.responsibilities)
         globals_ = self._m_step(plan, state.globals, params, result.batch, expected)
         return EMState(globals_, params, opt_state, None, key), Info(objective, {}, {})
@@ -168,7 +168,7 @@ class EM:
             fresh = gather(plan, result.terms, result.responsibilities)
             running = blend(carry.running, fresh, weight=size / num_rows, scale=num_rows / size)
             globals_ = self._m_step(plan, carry.globals, params, result.batch, running)
-            objective = result.per_datum.mean() + result.log_prior / num_rows
+            objective = result.per_datum.mean() + self._log_prior(result) / num_rows
             return EMState(globals_, params, opt_state, running, carry.key), objective
 
         state, objectives = jax.lax.scan(one, state, (order, keys))
@@ -198,6 +198,10 @@ class EM:
         grads, result = jax.grad(loss, has_aux=True)(state.params)
         updates, opt_state = self._optimiser(plan, num_rows).update(grads, state.opt_state, state.params)
         return result, optax.apply_updates(state.params, updates), opt_state
+
+    def _log_prior(self, result: Evaluation) -> Array | float:
+        """The priors' share of the objective: none for maximum likelihood, which does not climb it."""
+        return result.log_prior if self.estimate == "map" else 0.0
 
     def _m_step(self, plan: Plan, globals_: dict, params: dict, batch: Batch, expected: Expected) -> dict[str, Array]:
         frozen = jax.lax.stop_gradient((globals_, params))

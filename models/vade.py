@@ -22,7 +22,8 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
-from vmix.networks import check_pixels, decode, encode
+from vmix.networks import check_pixels, decode, encode, usual_widths
+from vmix.priors import settle
 from vmix.starting import Recipe
 
 
@@ -33,7 +34,8 @@ class VaDE:
     Args:
         num_components: K.
         latent_dim: d, dimension of z.
-        hidden: widths of the encoder's hidden layers; the decoder takes them in reverse.
+        hidden: widths of the encoder's hidden layers; the decoder takes them in reverse. None takes 500-500-2000 for
+            256 columns or more, 128-128-512 for fewer.
         pixels: "bernoulli" (x in [0, 1]) or "gaussian".
         covariance: of z given c, "diagonal" or "full".
         loc_scale: s0, prior standard deviation of the component means.
@@ -43,7 +45,7 @@ class VaDE:
 
     num_components: int = 10
     latent_dim: int = 10
-    hidden: tuple[int, ...] = (500, 500, 2000)
+    hidden: tuple[int, ...] | None = None
     pixels: str = "bernoulli"
     covariance: str = "diagonal"
     loc_scale: float = 10.0
@@ -62,7 +64,7 @@ class VaDE:
     def with_data(self, x: Array) -> VaDE:
         """Check the data against the pixel likelihood."""
         check_pixels(x, self.pixels)
-        return self
+        return settle(self, hidden=usual_widths(x.shape[1]))
 
     def model(self, x: Array) -> None:
         """The generative story."""

@@ -16,7 +16,8 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
-from vmix.networks import check_pixels, decode, encode
+from vmix.networks import check_pixels, decode, encode, usual_widths
+from vmix.priors import settle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,18 +26,19 @@ class VAE:
 
     Args:
         latent_dim: dimension of z.
-        hidden: widths of the encoder's hidden layers; the decoder takes them in reverse.
+        hidden: widths of the encoder's hidden layers; the decoder takes them in reverse. None takes 500-500-2000 for
+            256 columns or more, 128-128-512 for fewer.
         pixels: "bernoulli" (x in [0, 1]) or "gaussian".
     """
 
     latent_dim: int = 10
-    hidden: tuple[int, ...] = (500, 500, 2000)
+    hidden: tuple[int, ...] | None = None
     pixels: str = "bernoulli"
 
     def with_data(self, x: Array) -> VAE:
         """Check the data against the pixel likelihood."""
         check_pixels(x, self.pixels)
-        return self
+        return settle(self, hidden=usual_widths(x.shape[1]))
 
     def model(self, x: Array) -> None:
         """The generative story."""

@@ -3,7 +3,8 @@
     w     ~ Dirichlet(1, ..., 1)
     loc_k ~ Normal(0, s0)
     c_n   ~ Categorical(w)
-    z_n   ~ Normal(loc_{c_n}, I)         ("unit"), or Normal(loc_{c_n}, 1 / sqrt(tau)) with tau_d ~ Gamma(2, 2) ("learned")
+    z_n   ~ Normal(loc_{c_n}, I)         ("unit"), or
+            Normal(loc_{c_n}, 1 / sqrt(tau)) with tau_d ~ Gamma(2, 2) ("learned")
     x_n   ~ Bernoulli(decoder(z_n))      or Normal(decoder(z_n), s)
 
     q(z_n | x_n) = Normal(encoder(x_n))
@@ -20,7 +21,8 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
-from vmix.networks import check_pixels, decode, encode
+from vmix.networks import check_pixels, decode, encode, usual_widths
+from vmix.priors import settle
 from vmix.starting import Recipe
 
 
@@ -31,7 +33,8 @@ class VAEGMM:
     Args:
         num_components: K.
         latent_dim: dimension of z.
-        hidden: widths of the encoder's hidden layers; the decoder takes them in reverse.
+        hidden: widths of the encoder's hidden layers; the decoder takes them in reverse. None takes 500-500-2000 for
+            256 columns or more, 128-128-512 for fewer.
         pixels: "bernoulli" (x in [0, 1]) or "gaussian".
         spread: "unit" (z | c has identity covariance) or "learned" (one variance per latent dimension, shared).
         loc_scale: s0, prior standard deviation of the component means.
@@ -40,7 +43,7 @@ class VAEGMM:
 
     num_components: int = 10
     latent_dim: int = 10
-    hidden: tuple[int, ...] = (500, 500)
+    hidden: tuple[int, ...] | None = None
     pixels: str = "bernoulli"
     spread: str = "unit"
     loc_scale: float = 10.0
@@ -58,7 +61,7 @@ class VAEGMM:
     def with_data(self, x: Array) -> VAEGMM:
         """Check the data against the pixel likelihood."""
         check_pixels(x, self.pixels)
-        return self
+        return settle(self, hidden=usual_widths(x.shape[1]))
 
     def model(self, x: Array) -> None:
         """The generative story."""

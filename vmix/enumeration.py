@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
@@ -178,10 +179,12 @@ def collapse(layout: Layout, log_prob: Array) -> Array:
 
 def site_log_prob(fn: dist.Distribution, value: Array, *, missing: bool = False) -> Array:
     """Log density of a value, with NaN elements left out where `missing`; shape `fn.batch_shape` broadcast."""
-    if not missing or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
-        return fn.log_prob(value)
-    atom = unwrap(fn)
-    element = jnp.where(_weight(atom, value, True), atom.base.log_prob(_fill(value, atom)), 0.0)
+    # data are checked at the door; NumPyro's own check would make grey Bernoulli pixels impossible
+    with numpyro.validation_enabled(False):
+        if not missing or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+            return fn.log_prob(value)
+        atom = unwrap(fn)
+        element = jnp.where(_weight(atom, value, True), atom.base.log_prob(_fill(value, atom)), 0.0)
     return element.sum(tuple(range(-atom.event_dims, 0))) if atom.event_dims else element
 
 

@@ -86,7 +86,7 @@ def explain(program: Any, *data: Any, engine: Engine, seed: int = 0, missing: st
     Returns:
         A table: site, role, shape, parents and children, update, exact or approximate, cost per sweep, and why.
     """
-    from vmix.fitting import check_arrays, prepare
+    from vmix.door import check_arrays, prepare
 
     arrays = check_arrays(data, missing=missing)
     plan = make_plan(prepare(program, arrays), arrays, key=jax.random.key(seed), missing=missing is not None)

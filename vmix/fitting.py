@@ -18,19 +18,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vmix.checks import as_data, check_same_length, check_seed
+from vmix.checks import check_seed
 from vmix.compilation import jit
+from vmix.door import check_arrays, check_components, check_engine, check_labels, given_globals, prepare
 from vmix.engine import Data, Engine, Info, Schedule, Start, annealing
 from vmix.enumeration import local_terms
 from vmix.log_joint import guide_factors, model_sites
 from vmix.plan import Plan, make_plan
-from vmix.program import DISCRETE, GLOBAL, OBSERVED, as_program
+from vmix.program import DISCRETE, GLOBAL, OBSERVED
 from vmix.progress import Progress
 from vmix.results import Fit, History
 from vmix.starting import Recipe, Stage, first_values, make_start, recipe_of
 
 CHUNK_SECONDS = 0.1
 MAX_CHUNK = 64
+JUDGE_EVERY = 16
 KNOWN_BYTES = 2 << 30
 SIDE_BY_SIDE = 4_000_000
 
@@ -84,7 +86,7 @@ def fit(
     """
     began = time.perf_counter()
     check_seed(seed)
-    _check_engine(engine)
+    check_engine(engine)
     arrays = check_arrays(data, missing=missing)
     program = prepare(program, arrays)
     keys = dict(zip(("plan", "start", "init"), jax.random.split(jax.random.key(seed), 3), strict=True))
@@ -100,73 +102,7 @@ def fit(
     )
     run = _Run(plan, engine, held, progress)
     states, history = run(states)
-    return _finish(plan, engine, held, states, history, stages, seed=seed, seconds=time.perf_counter() - began)
-
-
-def check_arrays(data: tuple, *, missing: str | None) -> tuple[np.ndarray, ...]:
-    """Check the data arrays at the door.
-
-    Raises:
-        ValueError: naming the argument, what was found and what was expected.
-    """
-    if not data:
-        raise ValueError("vmix.fit needs at least one data array: vmix.fit(program, x, engine=EM(), seed=0)")
-    if missing not in (None, "nan"):
-        raise ValueError(f'missing must be None or "nan", found {missing!r}')
-    names = ["x"] if len(data) == 1 else [f"data[{i}]" for i in range(len(data))]
-    arrays = tuple(as_data(a, name=n, allow_missing=missing is not None) for a, n in zip(data, names, strict=True))
-    check_same_length(arrays, names)
-    return arrays
-
-
-def prepare(program: Any, arrays: tuple) -> Any:
-    """Let a record settle what it left open (sizes, prior scales) on the data, and check the data it is given."""
-    wrapped = as_program(program)
-    settle = getattr(wrapped.source, "with_data", None)
-    return as_program(settle(*arrays)) if callable(settle) else wrapped
-
-
-def check_components(plan: Plan, num_rows: int) -> None:
-    """Refuse more components than data, unless the program is a truncation that may leave components empty.
-
-    Raises:
-        ValueError: naming the site.
-    """
-    if getattr(plan.program.source, "may_be_empty", False):
-        return
-    for name, size in plan.layout.discrete:
-        if size > num_rows:
-            raise ValueError(
-                f"site {name!r} has {size} components, but there are only {num_rows} data; expected at least as many "
-                "data as components: ask for fewer components"
-            )
-
-
-def check_labels(plan: Plan, observed: Mapping[str, Any] | None, num_rows: int) -> dict[str, Array] | None:
-    """Check the known values of discrete sites.
-
-    Raises:
-        ValueError: for unknown sites, wrong lengths, or values outside the site's support.
-    """
-    if not observed:
-        return None
-    sizes = dict(plan.layout.discrete)
-    labels = {}
-    for name, values in observed.items():
-        if name not in sizes:
-            raise ValueError(f"observed={{{name!r}: ...}}: the program's discrete sites are {sorted(sizes)}")
-        array = np.asarray(values)
-        if array.shape != (num_rows,) or array.dtype.kind not in "iu":
-            raise ValueError(
-                f"observed[{name!r}] must be whole numbers of shape ({num_rows},), found {array.dtype} {array.shape}"
-            )
-        if array.min() < -1 or array.max() >= sizes[name]:
-            raise ValueError(
-                f"observed[{name!r}] must lie in 0..{sizes[name] - 1}, or -1 where unknown; found "
-                f"{array.min()}..{array.max()}"
-            )
-        labels[name] = jnp.asarray(array, jnp.int32)
-    return labels
+    return _finish(plan, engine, states, history, stages, seed=seed, seconds=time.perf_counter() - began)
 
 
 def hold(plan: Plan, arrays: tuple, labels: dict[str, Array] | None) -> Data:
@@ -194,7 +130,7 @@ def _starts(
     """One start for each restart or chain; a start that is given is shared."""
     if isinstance(init, Mapping):
         start = first_values(plan, key=key, from_prior=False)
-        return [Start(_given(plan, start.globals, init), start.params)] * engine.num_states, []
+        return [Start(given_globals(plan, start.globals, init), start.params)] * engine.num_states, []
     recipe = recipe_of(plan, init)
     starts, stages = [], []
     with Progress(None, "start", enabled=progress) as bar:
@@ -209,27 +145,14 @@ def _starts(
     return starts, stages
 
 
-def _given(plan: Plan, default: dict[str, Array], init: Mapping[str, Any]) -> dict[str, Array]:
-    unknown = sorted(set(init) - set(plan.globals))
-    if unknown:
-        raise ValueError(f"init names {unknown}; the program's globals are {list(plan.globals)}")
-    values = dict(default)
-    for name, value in init.items():
-        array = jnp.asarray(value, values[name].dtype)
-        if array.shape != values[name].shape:
-            raise ValueError(f"init[{name!r}] has shape {array.shape}; the site has shape {values[name].shape}")
-        if not bool(jnp.all(plan.supports[name](array))):
-            raise ValueError(f"init[{name!r}] lies outside the site's support, {plan.supports[name]}")
-        values[name] = array
-    return values
-
-
 class _Run:
     """The chunked loop: compiled once, called until the steps are done."""
 
     def __init__(self, plan: Plan, engine: Engine, data: Data, progress: bool | None) -> None:
         self.plan, self.engine, self.data, self.progress = plan, engine, data, progress
         self.anneal = annealing(engine.anneal)
+        # convergence is judged at fixed sweeps: chunks follow the clock, and the result must not
+        self.judged = MAX_CHUNK if engine.tolerance is None else JUDGE_EVERY
         self.traces = 0
         self.chunk = jit(self._chunk)
 
@@ -240,11 +163,11 @@ class _Run:
         done, length, converged, interrupted = 0, 1, False, False
         with Progress(total, self.engine.step_name, enabled=self.progress) as bar:
             while done < total and not converged:
-                length = min(length, total - done, MAX_CHUNK)
+                length = min(length, total - done, self.judged - done % self.judged)
                 try:
                     began = time.perf_counter()
                     new, info = self.chunk(states, self.data, self._schedule(done), length)
-                    info = jax.device_get(jax.tree.map(lambda a: a[:, :length], info))
+                    info = _kept(info, length)
                     seconds = time.perf_counter() - began
                 except KeyboardInterrupt:
                     interrupted = True
@@ -290,11 +213,9 @@ class _Run:
     def _converged(self, infos: list[Info], done: int) -> bool:
         """Whether no state's objective rose by more than the tolerance over the last sweeps."""
         tolerance = self.engine.tolerance
-        if tolerance is None or self.plan.params or done < self.anneal.steps + 4:
+        if tolerance is None or self.plan.params or done < self.anneal.steps + 4 or done % self.judged:
             return False
-        tail = np.concatenate([info.objective for info in infos[-2:]], 1)[:, -4:]
-        if tail.shape[1] < 4:
-            return False
+        tail = np.concatenate([info.objective for info in infos[-4:]], 1)[:, -4:]
         noise = 8 * np.finfo(tail.dtype).eps * np.abs(tail).max()
         return bool(np.all(np.abs(np.diff(tail, axis=1)) < max(tolerance, noise)))
 
@@ -335,15 +256,7 @@ def culprit(plan: Plan, start: Start, data: Data) -> str:
 
 
 def _finish(
-    plan: Plan,
-    engine: Engine,
-    data: Data,
-    states: Any,
-    history: History,
-    stages: list[Stage],
-    *,
-    seed: int,
-    seconds: float,
+    plan: Plan, engine: Engine, states: Any, history: History, stages: list[Stage], *, seed: int, seconds: float
 ) -> Fit:
     finals = history.finals()
     order = np.argsort(-np.where(np.isfinite(finals), finals, -np.inf))
@@ -359,6 +272,11 @@ def _finish(
     return Fit.build(plan, engine, estimate, history.ranked(order), stages, seed=seed, seconds=seconds)
 
 
+def _kept(info: Info, length: int) -> Info:
+    """The steps that ran, on the host (which waits for them)."""
+    return jax.device_get(jax.tree.map(lambda a: a[:, :length], info))
+
+
 def _next_length(length: int, seconds: float, *, first: bool) -> int:
     """Chunks of about a tenth of a second; the first chunk's time is compilation and says nothing."""
     if first:
@@ -372,10 +290,3 @@ def _split(key: Array, items: Any) -> Array:
 
 def _stack(states: list[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-
-
-def _check_engine(engine: Any) -> None:
-    if isinstance(engine, type):
-        raise TypeError(f"engine is the class {engine.__name__}; give an instance: engine={engine.__name__}()")
-    if not callable(getattr(engine, "step", None)):
-        raise TypeError(f"engine must be SVI(...), EM(...) or Gibbs(...) from vmix.inference, found {engine!r}")

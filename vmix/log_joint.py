@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
+from jax.scipy.special import gammaln, xlogy
 
 from vmix.enumeration import LocalTerms, fill_missing, local_terms
-from vmix.families import contract
+from vmix.families import contract, unwrap
 from vmix.families_protocol import EXACT
-from vmix.program import GLOBAL, trace_sites
+from vmix.program import trace_sites
 
 if TYPE_CHECKING:
     from vmix.plan import Plan
@@ -79,8 +80,8 @@ def batch_terms(plan: Plan, globals_: Mapping, params: Mapping, batch: Batch) ->
         The terms, and log p(globals) in nats (a scalar), densities of latents without an encoder included.
     """
     sites = model_sites(plan, globals_, batch.latents, params, batch.args)
-    locals_ = {name: site for name, site in sites.items() if plan.sites[name].role != GLOBAL}
-    return _terms(plan, locals_, batch), _global_log_prob(plan, sites, plan.names(GLOBAL))
+    locals_ = {name: site for name, site in sites.items() if not plan.sites[name].is_global_term}
+    return _terms(plan, locals_, batch), _global_log_prob(plan, sites, plan.global_terms)
 
 
 def state_log_weights(plan: Plan, terms: LocalTerms, batch: Batch, *, beta: Array | float = 1.0) -> Array:
@@ -158,8 +159,8 @@ def expected_log_joint(
 ) -> Array:
     """E[log p] of the named sites under expected statistics, in nats (a scalar); constants are left out."""
     sites = model_sites(plan, globals_, batch.latents, params, batch.args)
-    locals_ = {n: s for n, s in sites.items() if n in only and plan.sites[n].role != GLOBAL}
-    total = _global_log_prob(plan, sites, [n for n in plan.names(GLOBAL) if n in only])
+    locals_ = {n: s for n, s in sites.items() if n in only and not plan.sites[n].is_global_term}
+    total = _global_log_prob(plan, sites, [n for n in plan.global_terms if n in only])
     if not locals_:
         return total
     terms = _terms(plan, locals_, batch)
@@ -181,7 +182,17 @@ def _terms(plan: Plan, locals_: dict[str, dict], batch: Batch) -> LocalTerms:
 
 
 def _global_log_prob(plan: Plan, sites: dict[str, dict], names: Any) -> Array:
-    return sum((sites[n]["fn"].log_prob(sites[n]["value"]).sum() for n in names), jnp.zeros(()))
+    return sum((_log_prob(sites[n]["fn"], sites[n]["value"]).sum() for n in names), jnp.zeros(()))
+
+
+def _log_prob(fn: dist.Distribution, value: Array) -> Array:
+    """Log density of a global; a Dirichlet's is finite at a corner where its concentration is 1 (NumPyro: NaN)."""
+    base = unwrap(fn).base
+    if type(base) is not dist.Dirichlet:
+        return fn.log_prob(value)
+    a = base.concentration
+    log_normaliser = gammaln(a).sum(-1) - gammaln(a.sum(-1))
+    return xlogy(a - 1.0, value).sum(-1) - log_normaliser
 
 
 def _weighted(weights: Array, log_prob: Array) -> Array:

@@ -124,6 +124,11 @@ class GaussianDecoder(nnx.Module):
         return self.body(z), MIN_SCALE + jax.nn.softplus(self.free_scale[...])
 
 
+def usual_widths(data_dim: int) -> tuple[int, ...]:
+    """Hidden widths of the zoo's encoders: 500-500-2000 (Xie et al., 2016) for images of 256 pixels or more."""
+    return (500, 500, 2000) if data_dim >= 256 else (128, 128, 512)
+
+
 def check_pixels(x: Any, pixels: str) -> None:
     """Refuse data that the pixel likelihood cannot explain.
 

@@ -24,7 +24,9 @@ from vmix.families import Frame
 from vmix.log_joint import Batch, Expected, expected_statistics, model_sites, site_density
 from vmix.program import (
     DISCRETE,
+    FACTOR,
     GLOBAL,
+    GLOBAL_FACTOR,
     LATENT,
     NETWORK,
     OBSERVED,
@@ -35,9 +37,11 @@ from vmix.program import (
     as_program,
     find_data_plate,
 )
+from vmix.supports import SupportCheck
 
 MAX_STATES = 4096
 PLAN_ROWS = 256
+_OBSERVED = (OBSERVED, FACTOR, GLOBAL_FACTOR)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +91,11 @@ class Plan:
         return tuple(n for n, s in self.sites.items() if s.role == GLOBAL or (s.role == LATENT and not s.has_encoder))
 
     @property
+    def global_terms(self) -> tuple[str, ...]:
+        """Sites whose log density counts once: globals, and factors outside the data plate."""
+        return tuple(n for n, s in self.sites.items() if s.is_global_term)
+
+    @property
     def others(self) -> tuple[str, ...]:
         """Globals without a recognised complete conditional."""
         return tuple(name for name in self.globals if name not in self.conditionals)
@@ -115,10 +124,12 @@ def make_plan(program: Any, args: tuple, *, key: Array, missing: bool = False) -
 
     Raises:
         ProgramError: if the program cannot be planned; the message names the site and the way out.
+        ValueError: if data lie outside the support of their site.
     """
     program = as_program(program)
     sites = analyse(program, args)
     layout = _layout(sites, args)
+    SupportCheck(program, missing=missing)(*args)
     keys = dict(zip(("values", "responsibilities", "verify"), jax.random.split(key, 3), strict=True))
     cut = PLAN_ROWS if _can_cut(sites, layout) else None
     rows = tuple(jnp.asarray(np.asarray(a[:cut])) for a in args)
@@ -171,7 +182,7 @@ def _layout(sites: Mapping[str, Site], args: tuple) -> Layout:
 
 def _data_dim(sites: Mapping[str, Site], args: tuple) -> int | None:
     raw = {
-        name: {"observed": s.role == OBSERVED, "plates": s.plates, "num_values": s.num_values}
+        name: {"observed": s.role in _OBSERVED, "plates": s.plates, "num_values": s.num_values, "family": s.family}
         for name, s in sites.items()
         if s.role != NETWORK
     }
@@ -232,7 +243,7 @@ def _compressed(plan: Plan, args: tuple, rows: tuple, latents: dict) -> tuple[di
         sites = model_sites(plan, globals_, latents, params, data)
         for name, site in sites.items():
             info = plan.sites[name]
-            if info.role in (GLOBAL, DISCRETE, NETWORK) or name in plan.per_datum:
+            if info.is_global_term or info.role in (DISCRETE, NETWORK) or name in plan.per_datum:
                 continue
             if not is_enumerated(plan.layout, site["fn"].batch_shape) and not _has_global_parent(plan, info):
                 found[name] = (None, "does not depend on a global")

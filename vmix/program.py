@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
+import numpyro
 import numpyro.distributions as dist
 from jax import Array
 from numpyro import handlers
@@ -21,6 +22,8 @@ DISCRETE = "discrete local"
 LATENT = "continuous local"
 GLOBAL = "global"
 NETWORK = "network"
+FACTOR = "factor"
+GLOBAL_FACTOR = "global factor"
 
 
 class ProgramError(ValueError):
@@ -64,7 +67,12 @@ class Site:
     @property
     def is_local(self) -> bool:
         """Whether the site repeats for every datum."""
-        return self.role in (OBSERVED, DISCRETE, LATENT)
+        return self.role in (OBSERVED, DISCRETE, LATENT, FACTOR)
+
+    @property
+    def is_global_term(self) -> bool:
+        """Whether its log density counts once, whatever the number of rows: a global, or a factor outside the plate."""
+        return self.role in (GLOBAL, GLOBAL_FACTOR)
 
 
 def as_program(program: Any) -> Program:
@@ -138,6 +146,7 @@ def analyse(program: Program, args: tuple) -> dict[str, Site]:
             f"program {program.name} has no observed site; pass the data to a sample statement: "
             'numpyro.sample("x", ..., obs=x)'
         )
+    _refuse_partial_observation(samples)
     encoded = set()
     networks = {name: site for name, site in found.items() if site["type"] == "param"}
     if program.guide is not None:
@@ -150,6 +159,7 @@ def analyse(program: Program, args: tuple) -> dict[str, Site]:
     for name, raw in samples.items():
         children = tuple(child for child in samples if name in parents[child])
         sites[name] = _site(name, raw, plate, name in encoded, parents[name], children)
+    _check_factors(sites)
     for name, raw in networks.items():
         sites[name] = Site(name, NETWORK, raw["shape"], (), 0, "parameters", ())
     return sites
@@ -157,7 +167,9 @@ def analyse(program: Program, args: tuple) -> dict[str, Site]:
 
 def find_data_plate(samples: dict[str, dict], *, num_rows: int) -> Plate | None:
     """The plate that repeats for every datum: it holds every observed site and, where one does, has N rows."""
-    observed = [site["plates"] for site in samples.values() if site["observed"]]
+    seen = [site for site in samples.values() if site["observed"]]
+    # a factor may stand outside the data plate; what it weighs is then the globals
+    observed = [site["plates"] for site in seen if site["family"] != "Unit"] or [site["plates"] for site in seen]
     common = [plate for plate in observed[0] if all(plate in plates for plates in observed)]
     if not common:
         return None
@@ -169,7 +181,9 @@ def find_data_plate(samples: dict[str, dict], *, num_rows: int) -> Plate | None:
 
 def _site(name: str, raw: dict, plate: Plate | None, encoded: bool, parents: tuple, children: tuple) -> Site:
     local = plate is not None and plate in raw["plates"]
-    if raw["observed"]:
+    if raw["observed"] and raw["family"] == "Unit":
+        role = FACTOR if local or plate is None else GLOBAL_FACTOR
+    elif raw["observed"]:
         role = OBSERVED
     elif raw["discrete"]:
         role = DISCRETE
@@ -200,6 +214,27 @@ def _site(name: str, raw: dict, plate: Plate | None, encoded: bool, parents: tup
     )
 
 
+def _refuse_partial_observation(samples: dict[str, dict]) -> None:
+    """Refuse `obs_mask=` on a discrete site, which NumPyro splits into an observed and an unobserved one."""
+    for name, site in samples.items():
+        root = name.removesuffix("_unobserved")
+        if root != name and f"{root}_observed" in samples and site["discrete"]:
+            raise ProgramError(
+                f"site {root!r} is discrete and observed in part by obs_mask=; drop obs= and obs_mask= there, and pass "
+                f"what is known to the fit: vmix.fit(..., observed={{{root!r}: values}}) with -1 where unknown"
+            )
+
+
+def _check_factors(sites: dict[str, Site]) -> None:
+    for site in sites.values():
+        inside = [p for p in site.parents if sites[p].role == DISCRETE or sites[p].has_encoder]
+        if site.role == GLOBAL_FACTOR and inside:
+            raise ProgramError(
+                f"factor {site.name!r} stands outside the data plate but depends on the local site {inside[0]!r}; "
+                "write it inside the plate, one term for each datum"
+            )
+
+
 def _abstract_sites(fn: Callable[..., Any], args: tuple, name: str) -> dict[str, dict]:
     found: dict[str, dict] = {}
 
@@ -217,6 +252,8 @@ def _abstract_sites(fn: Callable[..., Any], args: tuple, name: str) -> dict[str,
             f"{name} takes a Python decision (if, while, int, float) on a latent or data value, which is not known "
             "when the program is read; use jnp.where or jax.lax.cond, or a discrete site"
         ) from error
+    except AssertionError as error:  # NumPyro asserts that names are unique, among other things
+        raise ProgramError(f"{name} is not a program that NumPyro can run: {error or 'an assertion failed'}") from error
     except TypeError as error:
         raise ProgramError(
             f"{name} could not be run on {len(args)} data array(s) of shapes "
@@ -240,6 +277,7 @@ def _describe(site: dict) -> dict:
             f"site {site['name']!r} is scaled (numpyro.handlers.scale, or a plate with subsample_size); vmix weighs "
             'minibatches itself: write numpyro.plate("data", x.shape[0]) and set batch_size on the engine'
         )
+    _check_shape(site)
     discrete = bool(getattr(fn.support, "is_discrete", False))
     return {
         "type": "sample",
@@ -252,6 +290,18 @@ def _describe(site: dict) -> dict:
         "num_values": _num_values(fn) if discrete else None,
         "plates": tuple(Plate(f.name, f.dim, f.size) for f in site["cond_indep_stack"]),
     }
+
+
+def _check_shape(site: dict) -> None:
+    fn = site["fn"]
+    expected, found = tuple(fn.batch_shape + fn.event_shape), jax.numpy.shape(site["value"])
+    try:
+        jax.numpy.broadcast_shapes(expected, found)
+    except ValueError as error:
+        raise ProgramError(
+            f"site {site['name']!r} has shape {expected}, but its value has shape {found}; make the plate and the "
+            "parameters as large as the data"
+        ) from error
 
 
 def _family_name(fn: dist.Distribution) -> str:
@@ -267,5 +317,7 @@ def _num_values(fn: dist.Distribution) -> int | None:
 
 
 def _parents(program: Program, args: tuple, samples: dict[str, dict]) -> dict[str, tuple[str, ...]]:
-    found = get_dependencies(program.model, args)["prior_dependencies"]
+    # the data are concrete here, and NumPyro would warn of grey Bernoulli values; vmix.supports judges them
+    with numpyro.validation_enabled(False):
+        found = get_dependencies(program.model, args)["prior_dependencies"]
     return {name: tuple(p for p in found.get(name, {}) if p != name and p in samples) for name in samples}

@@ -29,6 +29,7 @@ from vmix.program import NETWORK, trace_sites
 from vmix.updates import maximise
 
 MIXTURE_ROWS = 20_000
+MIN_PRETRAIN_STEPS = 3_000
 _CODE_ROWS = 1_000
 _FIRST_SWEEPS = 3
 
@@ -39,7 +40,8 @@ class Recipe:
 
     Args:
         clusters: "k-means", "random" (nearest of K random data) or "prior" (globals drawn from their prior).
-        pretrain_epochs: epochs of autoencoder training before a deep mixture; 0 leaves the networks as drawn.
+        pretrain_epochs: epochs of autoencoder training before a deep mixture, or as many as make 3,000 steps where
+            that is more (small data); 0 leaves the networks as drawn.
         noise: fraction of the inputs set to zero in that training (a denoising autoencoder).
         batch_size: rows a step of that training.
         learning_rate: of Adam in that training, decayed by a cosine.
@@ -93,7 +95,7 @@ def describe(plan: Plan, recipe: Recipe) -> list[str]:
     lines = []
     if pretrains(plan, recipe):
         kind = f"denoising autoencoder ({recipe.noise:.0%} of inputs dropped)" if recipe.noise else "autoencoder"
-        lines.append(f"{kind}, {recipe.pretrain_epochs} epochs, on the program's own networks")
+        lines.append(f"{kind}, {recipe.pretrain_epochs} epochs or more, on the program's own networks")
     if plan.latents and plan.layout.discrete:
         lines.append(
             f"mixture on the codes: EM, {recipe.mixture_restarts} starts ({recipe.clusters}), "
@@ -165,7 +167,8 @@ def pretrain(
     began = time.perf_counter()
     size = min(recipe.batch_size, data.num_rows)
     steps = data.num_rows // size
-    rate = optax.cosine_decay_schedule(recipe.learning_rate, recipe.pretrain_epochs * steps, alpha=0.01)
+    epochs = max(recipe.pretrain_epochs, -(-MIN_PRETRAIN_STEPS // steps))
+    rate = optax.cosine_decay_schedule(recipe.learning_rate, epochs * steps, alpha=0.01)
     optimiser = optax.adam(rate)
 
     def loss(params: dict, rows: Data, key: Array) -> Array:
@@ -187,11 +190,11 @@ def pretrain(
 
     params, opt_state = start.params, optimiser.init(start.params)
     objective = []
-    for i in range(recipe.pretrain_epochs):
+    for i in range(epochs):
         params, opt_state, value = epoch(params, opt_state, data, jax.random.fold_in(key, i))
         objective.append(float(value))
-        report("autoencoder", i + 1, recipe.pretrain_epochs, objective[-1])
-    note = f"{recipe.pretrain_epochs} epochs, reconstruction in nats per datum"
+        report("autoencoder", i + 1, epochs, objective[-1])
+    note = f"{epochs} epochs, reconstruction in nats per datum"
     return Start(start.globals, params), Stage("autoencoder", time.perf_counter() - began, objective, note)
 
 
@@ -230,7 +233,7 @@ def fit_mixture(plan: Plan, data: Data, start: Start, recipe: Recipe, *, key: Ar
     globals_, objective = run(jax.random.split(jax.random.fold_in(key, 1), restarts), start, batch)
     best = int(jnp.argmax(jnp.where(jnp.isfinite(objective), objective, -jnp.inf)))
     chosen = {name: value[best] for name, value in globals_.items()}
-    ranked = sorted((float(v) for v in objective), reverse=True)
+    ranked = sorted((float(v) if jnp.isfinite(v) else -float("inf") for v in objective), reverse=True)
     name = "mixture on codes" if deep else f"{recipe.clusters} start"
     note = f"{restarts} start(s), {sweeps} sweeps; objectives " + ", ".join(f"{v:.4f}" for v in ranked)
     return Start(chosen, start.params), Stage(name, time.perf_counter() - began, [ranked[0]], note)
@@ -325,7 +328,7 @@ def _features(plan: Plan, start: Start, batch: Batch) -> Array | None:
         atom = unwrap(sites[name]["fn"])
         axis = plan.layout.data_dim - atom.event_dims - atom.base.event_dim
         if plan.sites[name].family == "Categorical":
-            value = jax.nn.one_hot(value, sites[name]["fn"].support.upper_bound + 1)
+            value = jax.nn.one_hot(value, atom.base.support.upper_bound + 1)
             axis -= 1
         rows = jnp.moveaxis(value, axis, 0).reshape(value.shape[axis], -1).astype(jnp.result_type(float))
         centred = jnp.nan_to_num(rows - jnp.nanmean(rows, 0))

@@ -1,0 +1,192 @@
+"""EM on a Gaussian mixture against scikit-learn, sweep by sweep from the same start."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import sklearn
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture as Peer
+from threadpoolctl import threadpool_limits
+
+from benchmarks.recording import Case, is_recorded, load_average, record
+from vmix import fitting
+from vmix.door import check_arrays, prepare
+from vmix.engine import Start
+from vmix.free_energy import evaluate
+from vmix.inference import EM
+from vmix.models import GaussianMixture
+from vmix.plan import make_plan
+
+THREADS = (1, 2)
+PEERS = {"float64": np.float64, "float32": np.float32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Sizes: N, D, K, sweeps a round, timed rounds."""
+
+    covariance: str
+    num_data: int = 100_000
+    data_dim: int = 16
+    num_components: int = 10
+    sweeps: int = 5
+    rounds: int = 7
+
+
+class Contestant:
+    """Something that advances by sweeps; the first round (compilation, warming up) is kept out of the timings.
+
+    Args:
+        advance: does one round.
+        log_likelihood: of the data where it stands, nats per datum.
+    """
+
+    def __init__(self, advance: Callable[[], None], log_likelihood: Callable[[], float]) -> None:
+        self.advance, self.log_likelihood = advance, log_likelihood
+        self.seconds: list[float] = []
+
+    def run_round(self) -> None:
+        """Advance and take the time."""
+        began = time.perf_counter()
+        self.advance()
+        self.seconds.append(time.perf_counter() - began)
+
+    def per_sweep(self, sweeps: int) -> np.ndarray:
+        """Seconds a sweep of each timed round."""
+        return np.array(self.seconds[1:]) / sweeps
+
+
+def compare(settings: Settings, seed: int, *, folder: Path) -> list[dict[str, Any]]:
+    """Run one case, interleaved, and record a line a variant.
+
+    Args:
+        settings: sizes.
+        seed: of the data.
+        folder: where the results are.
+
+    Returns:
+        The lines; none if they are there already.
+    """
+    variants = ["vmix", *(f"scikit-learn {sklearn.__version__}, {name}" for name in PEERS)]
+    chosen = asdict(settings) | {"estimate": "ml"}
+    cases = [
+        Case(benchmark="mixtures", case=f"em-{settings.covariance}", variant=v, seed=seed, settings=chosen)
+        for v in variants
+    ]
+    if all(is_recorded(case, folder) for case in cases):
+        return []
+    x = make_data(settings, seed)
+    start = first_values(settings, x)
+    ours, seconds_plan = contest(settings, x, start)
+    peers = {(name, t): peer(settings, x.astype(kind), start, t) for name, kind in PEERS.items() for t in THREADS}
+    for _ in range(1 + settings.rounds):
+        for contestant in (ours, *peers.values()):
+            contestant.run_round()
+    lines = []
+    for case, name in zip(cases[1:], PEERS, strict=True):
+        both = {t: peers[name, t] for t in THREADS}
+        threads = min(THREADS, key=lambda t: np.median(both[t].per_sweep(settings.sweeps)))
+        metrics = _metrics(both[threads], settings) | {"threads": threads}
+        lines.append((case, metrics, both[threads]))
+    mine = _metrics(ours, settings) | {"seconds_plan": seconds_plan, "seconds_compile": ours.seconds[0]}
+    for name, (_, _, best) in zip(PEERS, lines, strict=True):
+        # round by round, so that a drift of the machine's load cancels
+        ratio = best.per_sweep(settings.sweeps) / ours.per_sweep(settings.sweeps)
+        mine[f"times_faster_than_{name}"] = np.median(ratio)
+    lines.insert(0, (cases[0], mine, ours))
+    return [record(case, metrics, sum(who.seconds), folder) for case, metrics, who in lines]
+
+
+def _metrics(contestant: Contestant, settings: Settings) -> dict[str, float]:
+    timings = contestant.per_sweep(settings.sweeps)
+    return {
+        "seconds_per_iteration": float(np.median(timings)),
+        "seconds_per_iteration_fastest": float(timings.min()),
+        "log_likelihood": contestant.log_likelihood(),
+        "load": load_average(),
+    }
+
+
+def make_data(settings: Settings, seed: int) -> np.ndarray:
+    """K overlapping ellipsoids with correlated columns, shape (N, D), float64."""
+    rng = np.random.default_rng(seed)
+    k, d = settings.num_components, settings.data_dim
+    means = rng.normal(0.0, 1.5, (k, d))
+    roots = rng.normal(0.0, 1.0, (k, d, d)) / np.sqrt(d) + 0.5 * np.eye(d)
+    component = rng.integers(0, k, settings.num_data)
+    noise = rng.normal(size=(settings.num_data, d))
+    x = np.empty((settings.num_data, d))
+    for j in range(k):
+        x[component == j] = means[j] + noise[component == j] @ roots[j].T
+    return x.astype(np.float32).astype(np.float64)  # the same numbers in both precisions
+
+
+def first_values(settings: Settings, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Equal weights, the first K rows as means, the precisions of the whole data."""
+    k = settings.num_components
+    if settings.covariance == "diagonal":
+        precision = np.tile(1.0 / x.var(0), (k, 1))
+    else:
+        precision = np.tile(np.linalg.inv(np.cov(x.T)), (k, 1, 1))
+    return {"w": np.full(k, 1.0 / k), "loc": x[:k].copy(), "precision": precision}
+
+
+def contest(settings: Settings, x: np.ndarray, start: dict[str, np.ndarray]) -> tuple[Contestant, float]:
+    """vmix, advanced as the driver does: one compiled chunk of sweeps a round; and the seconds of planning."""
+    began = time.perf_counter()
+    arrays = check_arrays((x.astype(np.float32),), missing=None)
+    model = GaussianMixture(num_components=settings.num_components, covariance=settings.covariance)
+    plan = make_plan(prepare(model, arrays), arrays, key=jax.random.key(0))
+    seconds_plan = time.perf_counter() - began
+    engine = EM(estimate="ml", tolerance=None, num_sweeps=settings.sweeps)
+    data = fitting.hold(plan, arrays, None)
+    first = Start({name: jnp.asarray(value, jnp.float32) for name, value in start.items()}, {})
+    run = fitting._Run(plan, engine, data, False)
+    state = fitting._stack([engine.init(plan, first, data, key=jax.random.key(0))])
+
+    def advance() -> None:
+        nonlocal state
+        state, _ = jax.block_until_ready(run.chunk(state, data, run._schedule(0), settings.sweeps))
+
+    def log_likelihood() -> float:
+        values = {name: value[0] for name, value in state.globals.items()}
+        found = jax.jit(lambda v: evaluate(plan, v, {}, data.args, key=jax.random.key(0)).per_datum)(values)
+        return float(np.asarray(found, np.float64).mean())
+
+    return Contestant(advance, log_likelihood), seconds_plan
+
+
+def peer(settings: Settings, x: np.ndarray, start: dict[str, np.ndarray], threads: int) -> Contestant:
+    """scikit-learn with a number of threads: the two calls of its own loop, so that no set-up is counted."""
+    model = Peer(
+        settings.num_components,
+        covariance_type={"diagonal": "diag", "full": "full"}[settings.covariance],
+        weights_init=start["w"].astype(x.dtype),
+        means_init=start["loc"].astype(x.dtype),
+        precisions_init=start["precision"].astype(x.dtype),
+        reg_covar=0.0,
+        tol=0.0,
+        max_iter=settings.sweeps,
+    )
+
+    def advance() -> None:
+        with threadpool_limits(threads):
+            if not hasattr(model, "means_"):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ConvergenceWarning)  # a few sweeps are all that is asked for
+                    model.fit(x)
+                return
+            for _ in range(settings.sweeps):
+                _, log_responsibilities = model._e_step(x)
+                model._m_step(x, log_responsibilities)
+
+    return Contestant(advance, lambda: float(np.mean(model.score_samples(x), dtype=np.float64)))

@@ -1,0 +1,49 @@
+"""How fast are mixtures? EM against scikit-learn, Gibbs against NumPyro, interleaved in one run.
+
+EM: every contestant advances a few sweeps a round, in turn, from one start; after the last round all have done the
+same number of sweeps and must have reached the same log-likelihood. Gibbs: every sampler draws a block a round, in
+turn, from one start, until it has enough effective samples of its worst mean or its seconds are spent.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import _mixtures_em as em
+from benchmarks import _mixtures_gibbs as gibbs
+from benchmarks.recording import RESULTS
+
+CASES = ("em-diagonal", "em-full", "gibbs")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the cases that are not in the file yet."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", nargs="+", choices=CASES, default=CASES)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--num-data", type=int, default=100_000, help="of EM")
+    parser.add_argument("--rounds", type=int, default=7, help="of EM")
+    parser.add_argument("--budget", type=float, default=120.0, help="seconds a sampler of Gibbs")
+    parser.add_argument("--folder", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    for case in options.case:
+        for seed in options.seeds:
+            began = time.perf_counter()
+            if case == "gibbs":
+                lines = gibbs.compare(seed, budget=options.budget, folder=options.folder)
+            else:
+                settings = em.Settings(
+                    covariance=case.removeprefix("em-"), num_data=options.num_data, rounds=options.rounds
+                )
+                lines = em.compare(settings, seed, folder=options.folder)
+            for line in lines:
+                shown = "  ".join(f"{name} {value:.4g}" for name, value in line["metrics"].items())
+                print(f"{case}  {line['variant']}  {shown}")
+            print(
+                f"{case}, seed {seed}: {time.perf_counter() - began:.0f} s" if lines else f"{case}, seed {seed}: done"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Write RESULTS.md from results/*.jsonl: mean, standard deviation, worst and number of seeds of every metric."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.recording import RESULTS, read
+
+TABLE = RESULTS.parent / "RESULTS.md"
+HEAD = """# Results
+
+Written by `vmix benchmark results_table` from `results/*.jsonl`; not by hand. Each row is one metric of one variant of
+one case, over its seeds; *worst* is the largest of what should be small (seconds, load, gaps) and the smallest of all
+else. Ratios (`times_...`) come from runs interleaved in one process. How to read and rerun: [README.md](README.md).
+"""
+SMALL_IS_GOOD = ("seconds", "load", "gap", "threads")
+
+
+def render(folder: Path) -> str:
+    """The page.
+
+    Args:
+        folder: where the results are.
+
+    Returns:
+        Markdown.
+    """
+    names = sorted(path.stem for path in folder.glob("*.jsonl"))
+    return "\n".join([HEAD, *(_section(name, read(folder, name)) for name in names)])
+
+
+def _section(name: str, lines: list[dict[str, Any]]) -> str:
+    parts = [f"## {name}\n"]
+    for (case, settings), group in _grouped(lines, lambda line: (line["case"], _text(line["settings"]))):
+        parts.append(f"### {case}\n\n{settings}\n")
+        parts += ["| variant | metric | mean | sd | worst | seeds |", "|---|---|---:|---:|---:|---:|"]
+        for variant, runs in _grouped(group, lambda line: line["variant"]):
+            parts += _rows(variant, runs)
+        parts.append("\n" + "  \n".join(sorted({_origin(line) for line in group})) + "\n")
+    return "\n".join(parts)
+
+
+def _rows(variant: str, runs: list[dict[str, Any]]) -> list[str]:
+    metrics = list(dict.fromkeys(name for run in runs for name in run["metrics"]))
+    rows = []
+    for name in metrics:
+        values = np.array([run["metrics"][name] for run in runs if name in run["metrics"]])
+        worst = values.max() if name.startswith(SMALL_IS_GOOD) else values.min()
+        spread = f"{values.std(ddof=1):.3g}" if len(values) > 1 else "-"
+        rows.append(f"| {variant} | {name} | {_number(values.mean())} | {spread} | {_number(worst)} | {len(values)} |")
+    return rows
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.0f}"
+
+
+def _grouped(lines: list[dict[str, Any]], key: Any) -> list[tuple[Any, list[dict[str, Any]]]]:
+    order = list(dict.fromkeys(key(line) for line in lines))
+    ordered = sorted(lines, key=lambda line: order.index(key(line)))
+    return [(name, list(group)) for name, group in groupby(ordered, key)]
+
+
+def _text(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {json.dumps(value)}" for name, value in settings.items()) or "default settings"
+
+
+def _origin(line: dict[str, Any]) -> str:
+    machine, versions = line["machine"], line["versions"]
+    where = machine["accelerator"] or f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores"
+    packages = ", ".join(f"{name} {versions[name]}" for name in ("vmix", "jax", "numpyro") if name in versions)
+    return f"{line['date'][:10]}, commit {line['commit']}, {where}; {packages}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the page."""
+    argparse.ArgumentParser(description=__doc__).parse_args(arguments)
+    TABLE.write_text(render(RESULTS))
+    print(TABLE)
+
+
+if __name__ == "__main__":
+    main()

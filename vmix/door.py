@@ -1,0 +1,135 @@
+"""What `vmix.fit` checks of its arguments.
+
+Each error names the argument, what was found, what was expected and the way out.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from vmix.checks import as_data, check_same_length
+from vmix.plan import Plan
+from vmix.program import as_program
+
+
+def check_engine(engine: Any) -> None:
+    """Refuse what is not an engine.
+
+    Raises:
+        TypeError: for a class in place of an instance, or anything else.
+    """
+    if isinstance(engine, type):
+        raise TypeError(f"engine is the class {engine.__name__}; give an instance: engine={engine.__name__}()")
+    if not callable(getattr(engine, "step", None)):
+        raise TypeError(f"engine must be SVI(...), EM(...) or Gibbs(...) from vmix.inference, found {engine!r}")
+
+
+def check_arrays(data: tuple, *, missing: str | None) -> tuple[np.ndarray, ...]:
+    """Check the data arrays at the door.
+
+    Raises:
+        ValueError: naming the argument, what was found and what was expected.
+    """
+    if not data:
+        raise ValueError("vmix.fit needs at least one data array: vmix.fit(program, x, engine=EM(), seed=0)")
+    if missing not in (None, "nan"):
+        raise ValueError(f'missing must be None or "nan", found {missing!r}')
+    names = ["x"] if len(data) == 1 else [f"data[{i}]" for i in range(len(data))]
+    arrays = tuple(as_data(a, name=n, allow_missing=missing is not None) for a, n in zip(data, names, strict=True))
+    check_same_length(arrays, names)
+    return arrays
+
+
+def prepare(program: Any, arrays: tuple) -> Any:
+    """Let a record settle what it left open (sizes, prior scales) on the data, and check the data it is given.
+
+    Raises:
+        ValueError: for another number of data arrays than the program takes.
+    """
+    wrapped = as_program(program)
+    signature = inspect.signature(wrapped.model)
+    try:
+        signature.bind(*arrays)
+    except TypeError as error:
+        raise ValueError(
+            f"program {wrapped.name} takes the data arrays {signature}; {len(arrays)} given: {error}"
+        ) from error
+    settle = getattr(wrapped.source, "with_data", None)
+    return as_program(settle(*arrays)) if callable(settle) else wrapped
+
+
+def check_components(plan: Plan, num_rows: int) -> None:
+    """Refuse more components than data, unless the program is a truncation that may leave components empty.
+
+    Raises:
+        ValueError: naming the site.
+    """
+    if num_rows < 2 and plan.layout.discrete:
+        raise ValueError("the data have 1 row; a mixture needs two rows or more: give an array of shape (N, D)")
+    if getattr(plan.program.source, "may_be_empty", False):
+        return
+    for name, size in plan.layout.discrete:
+        if size > num_rows:
+            raise ValueError(
+                f"site {name!r} has {size} components, but there are only {num_rows} data; expected at least as many "
+                "data as components: ask for fewer components"
+            )
+
+
+def check_labels(plan: Plan, observed: Mapping[str, Any] | None, num_rows: int) -> dict[str, Array] | None:
+    """Check the known values of discrete sites.
+
+    Raises:
+        TypeError: if `observed` is not a dict.
+        ValueError: for unknown sites, wrong lengths, or values outside the site's support.
+    """
+    if observed is None:
+        return None
+    if not isinstance(observed, Mapping):
+        raise TypeError(f'observed must be a dict by site, as {{"c": labels}}, found {type(observed).__name__}')
+    sizes = dict(plan.layout.discrete)
+    labels = {}
+    for name, values in observed.items():
+        if name not in sizes:
+            raise ValueError(f"observed={{{name!r}: ...}}: the program's discrete sites are {sorted(sizes)}")
+        array = np.asarray(values)
+        if array.shape != (num_rows,) or array.dtype.kind not in "iu":
+            raise ValueError(
+                f"observed[{name!r}] must be whole numbers of shape ({num_rows},), found {array.dtype} {array.shape}"
+            )
+        if array.min() < -1 or array.max() >= sizes[name]:
+            raise ValueError(
+                f"observed[{name!r}] must lie in 0..{sizes[name] - 1}, or -1 where unknown; found "
+                f"{array.min()}..{array.max()}"
+            )
+        labels[name] = jnp.asarray(array, jnp.int32)
+    return labels or None
+
+
+def given_globals(plan: Plan, default: dict[str, Array], init: Mapping[str, Any]) -> dict[str, Array]:
+    """The default values of the globals, those named in `init` replaced.
+
+    Raises:
+        ValueError: for unknown sites, wrong shapes, or values outside the site's support.
+    """
+    unknown = sorted(set(init) - set(plan.globals))
+    if unknown:
+        raise ValueError(f"init names {unknown}; the program's globals are {list(plan.globals)}")
+    values = dict(default)
+    for name, value in init.items():
+        try:
+            array = jnp.asarray(value, values[name].dtype)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"init[{name!r}] is not an array of numbers: {error}") from error
+        if array.shape != values[name].shape:
+            raise ValueError(f"init[{name!r}] has shape {array.shape}; the site has shape {values[name].shape}")
+        if not bool(jnp.all(plan.supports[name](array))):
+            raise ValueError(f"init[{name!r}] lies outside the site's support, {plan.supports[name]}")
+        values[name] = array
+    return values
