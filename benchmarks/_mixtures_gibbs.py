@@ -24,7 +24,8 @@ from vmix.inference import Gibbs
 from vmix.models import GaussianMixture
 from vmix.plan import make_plan
 
-NUM_DATA, NUM_COMPONENTS, SPACING = 1_000, 5, 3.0
+# four standard deviations between neighbours: closer, and a long chain swaps components, which no mean survives
+NUM_DATA, NUM_COMPONENTS, SPACING = 1_000, 5, 4.0
 # 400 effective samples bring the error of the estimated effective size to about a tenth
 ENOUGH = 400
 BLOCK_SECONDS = 5.0

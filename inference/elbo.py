@@ -12,6 +12,7 @@ from numpyro import handlers
 from numpyro.infer.autoguide import AutoDelta, AutoNormal
 from numpyro.infer.initialization import init_to_value
 
+from vmix.enumeration import fill_missing
 from vmix.free_energy import evaluate
 from vmix.plan import Plan
 
@@ -80,7 +81,7 @@ def global_guide(plan: Plan, values: Mapping[str, Array], *, kind: str) -> Calla
 
     def guide(*args: Array) -> None:
         if plan.program.guide is not None:
-            plan.program.guide(*args)
+            plan.program.guide(*(fill_missing(a) if plan.missing else a for a in args))
         if auto is not None:
             auto(*args)
 

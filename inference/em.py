@@ -21,11 +21,12 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from vmix.engine import Data, Info, Schedule, Start, check_options
+from vmix.engine import Data, Info, Partial, Schedule, Start, check_options
 from vmix.free_energy import Evaluation, evaluate
 from vmix.log_joint import Batch, Expected, gather
 from vmix.plan import Plan
 from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK, ProgramError
+from vmix.streaming import refuse_streaming
 from vmix.updates import maximise
 
 NETWORK_BATCH = 256
@@ -90,15 +91,18 @@ class EM:
         Raises:
             ProgramError: for minibatches where a global's likelihood does not compress.
         """
-        if self._rows(plan, num_rows) == num_rows:
-            return
+        if self._rows(plan, num_rows) < num_rows:
+            self._refuse_dense(plan, "cannot take minibatches", "use EM(batch_size=None), or SVI")
+
+    def _refuse_dense(self, plan: Plan, what: str, way_out: str) -> None:
+        """Refuse globals whose likelihood needs all the data at every update."""
         for name in plan.globals:
-            dense = [child for child in plan.sites[name].children if plan.sites[child].is_local]
-            dense = [child for child in dense if child not in plan.frames and plan.sites[child].role != DISCRETE]
+            local = [child for child in plan.sites[name].children if plan.sites[child].is_local]
+            dense = [child for child in local if child not in plan.frames and plan.sites[child].role != DISCRETE]
             if dense:
                 raise ProgramError(
-                    f"EM(batch_size=) cannot update site {name!r}: the likelihood of {dense[0]!r} does not compress "
-                    f"({plan.reasons.get(dense[0], 'unknown')}); use EM(batch_size=None), or SVI"
+                    f"EM {what}: site {name!r} has the child {dense[0]!r}, whose likelihood does not compress "
+                    f"({plan.reasons.get(dense[0], 'unknown')}); {way_out}"
                 )
 
     def init(self, plan: Plan, start: Start, data: Data, *, key: Array) -> EMState:
@@ -114,6 +118,29 @@ class EM:
         if self._rows(plan, data.num_rows) < data.num_rows:
             return self._minibatch_sweep(plan, state, data, schedule)
         return self._full_sweep(plan, state, data, schedule)
+
+    def streams(self, plan: Plan) -> str:
+        """Data on disk are read in sweeps.
+
+        Raises:
+            ProgramError: for programs with networks, or with likelihoods that do not compress.
+        """
+        if plan.params:
+            raise refuse_streaming(self, "it has networks", "use SVI(batch_size=...)")
+        self._refuse_dense(plan, "cannot stream this program from disk", "load the data into memory")
+        return "sweeps"
+
+    def reduce(self, plan: Plan, state: EMState, rows: Data, schedule: Schedule, chunk: Array) -> Partial:
+        """The E-step on one chunk."""
+        result, _, _ = self._evaluate_and_step(plan, state, rows, schedule, state.key, plan.num_rows)
+        return Partial(gather(plan, result.terms, result.responsibilities), result.per_datum.sum())
+
+    def apply(
+        self, plan: Plan, state: EMState, total: Partial, template: Data, schedule: Schedule
+    ) -> tuple[EMState, Info]:
+        """The M-step on the sums of all chunks."""
+        result, _, _ = self._evaluate_and_step(plan, state, template, schedule, state.key, plan.num_rows)
+        return self._finish_sweep(plan, state, total, result, plan.num_rows)
 
     def estimate_of(self, plan: Plan, state: EMState) -> Start:
         """The globals and networks of a state."""
@@ -149,10 +176,17 @@ class EM:
     def _full_sweep(self, plan: Plan, state: EMState, data: Data, schedule: Schedule) -> tuple[EMState, Info]:
         key, draw_key = jax.random.split(state.key)
         result, params, opt_state = self._evaluate_and_step(plan, state, data, schedule, draw_key, data.num_rows)
-        objective = (self._log_prior(result) + result.per_datum.sum()) / data.num_rows
         expected = gather(plan, result.terms, result.responsibilities)
-        globals_ = self._m_step(plan, state.globals, params, result.batch, expected)
-        return EMState(globals_, params, opt_state, None, key), Info(objective, {}, {})
+        total = Partial(expected, result.per_datum.sum())
+        state = EMState(state.globals, params, opt_state, None, key)
+        return self._finish_sweep(plan, state, total, result, data.num_rows)
+
+    def _finish_sweep(
+        self, plan: Plan, state: EMState, total: Partial, result: Evaluation, num_rows: int
+    ) -> tuple[EMState, Info]:
+        objective = (self._log_prior(result) + total.log_evidence) / num_rows
+        globals_ = self._m_step(plan, state.globals, state.params, result.batch, total.expected)
+        return state._replace(globals=globals_), Info(objective, {}, {})
 
     def _minibatch_sweep(self, plan: Plan, state: EMState, data: Data, schedule: Schedule) -> tuple[EMState, Info]:
         num_rows = data.num_rows

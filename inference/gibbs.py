@@ -22,17 +22,19 @@ import optax
 from jax import Array
 from numpyro.infer.hmc import hmc
 
-from vmix.engine import Data, Info, Schedule, Start, check_options
+from vmix.engine import Data, Info, Partial, Schedule, Start, check_options
 from vmix.free_energy import evaluate
 from vmix.inference.latent_moves import LatentMove, move_latents
 from vmix.log_joint import Batch, Expected, batch_terms, gather, guide_factors, state_log_weights
 from vmix.numerics import log_normalise, sample_categorical
 from vmix.plan import Plan
 from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK
+from vmix.streaming import refuse_streaming
 from vmix.updates import constrain, draw, log_jacobian, others_density, unconstrain
 
 NETWORK_BATCH = 256
 MAX_TREE_DEPTH = 6
+_AFTER_CHUNKS = 2**31 - 1
 
 
 class GibbsState(NamedTuple):
@@ -145,12 +147,8 @@ class Gibbs:
         assignments = sample_categorical(keys["assign"], weights)
         total = log_normalise(weights)[1].sum() + _row_total(terms.base(), data.num_rows) + log_prior
         expected = gather(plan, terms, jax.nn.one_hot(assignments, plan.layout.num_states))
-        globals_ = draw(plan, state.globals, state.params, batch, expected, key=keys["global"], beta=schedule.beta)
-        hmc_state = state.hmc
-        if plan.others:
-            hmc_state = self._hmc_sweep(plan, state.hmc, globals_, state.params, batch, expected, schedule.beta)
-            globals_ |= constrain(plan, hmc_state.z)
-            diagnostics["nuts_acceptance"] = hmc_state.accept_prob
+        globals_, hmc_state, moved = self._draw_globals(plan, state, batch, expected, schedule, key=keys["global"])
+        diagnostics |= moved
         params, opt_state = state.params, state.opt_state
         if state.params:
             params, opt_state = jax.lax.cond(
@@ -162,6 +160,44 @@ class Gibbs:
             globals_, params, assignments, latents, moves, hmc_state, opt_state, state.sweep + 1, keys["next"]
         )
         return new, Info(total / data.num_rows, diagnostics, globals_)
+
+    def streams(self, plan: Plan) -> str:
+        """Data on disk are read in sweeps.
+
+        Raises:
+            ProgramError: for programs with latents or networks, or with likelihoods that do not compress.
+        """
+        if plan.params or plan.latents or plan.per_datum:
+            raise refuse_streaming(self, "it has latents or networks", "use SVI(batch_size=...)")
+        for name, site in plan.sites.items():
+            if site.is_local and site.role != DISCRETE and name not in plan.frames:
+                raise refuse_streaming(
+                    self, f"site {name!r} does not compress ({plan.reasons.get(name)})", "load the data into memory"
+                )
+        return "sweeps"
+
+    def reduce(self, plan: Plan, state: GibbsState, rows: Data, schedule: Schedule, chunk: Array) -> Partial:
+        """Assignments of one chunk, drawn and summed at once."""
+        key = jax.random.fold_in(state.key, chunk)
+        batch = Batch(rows.args, {}, {}, rows.labels, rows.known)
+        terms, _ = batch_terms(plan, state.globals, state.params, batch)
+        weights = _rows_of(state_log_weights(plan, terms, batch, beta=schedule.beta), rows.num_rows)
+        assignments = sample_categorical(key, weights)
+        total = log_normalise(weights)[1].sum() + _row_total(terms.base(), rows.num_rows)
+        return Partial(gather(plan, terms, jax.nn.one_hot(assignments, plan.layout.num_states)), total)
+
+    def apply(
+        self, plan: Plan, state: GibbsState, total: Partial, template: Data, schedule: Schedule
+    ) -> tuple[GibbsState, Info]:
+        """Draws of the globals on the sums of all chunks."""
+        next_key, draw_key = jax.random.split(jax.random.fold_in(state.key, _AFTER_CHUNKS))
+        batch = Batch(template.args, {}, {}, template.labels, None)
+        _, log_prior = batch_terms(plan, state.globals, state.params, batch)
+        globals_, hmc_state, diagnostics = self._draw_globals(
+            plan, state, batch, total.expected, schedule, key=draw_key
+        )
+        new = state._replace(globals=globals_, hmc=hmc_state, sweep=state.sweep + 1, key=next_key)
+        return new, Info((total.log_evidence + log_prior) / plan.num_rows, diagnostics, globals_)
 
     def estimate_of(self, plan: Plan, state: GibbsState) -> Start:
         """The current draw and the networks."""
@@ -181,6 +217,16 @@ class Gibbs:
         if site.role == NETWORK:
             return "Optax during warm-up, then fixed", "point estimate"
         return "one matrix product" if name in plan.frames else "evaluated in full", "exact"
+
+    def _draw_globals(
+        self, plan: Plan, state: GibbsState, batch: Batch, expected: Expected, schedule: Schedule, *, key: Array
+    ) -> tuple[dict[str, Array], Any, dict[str, Array]]:
+        """Conjugate draws, then NUTS on the rest."""
+        globals_ = draw(plan, state.globals, state.params, batch, expected, key=key, beta=schedule.beta)
+        if not plan.others:
+            return globals_, state.hmc, {}
+        hmc_state = self._hmc_sweep(plan, state.hmc, globals_, state.params, batch, expected, schedule.beta)
+        return globals_ | constrain(plan, hmc_state.z), hmc_state, {"nuts_acceptance": hmc_state.accept_prob}
 
     def _optimiser(self) -> optax.GradientTransformation:
         return optax.chain(optax.clip_by_global_norm(100.0), optax.adam(self.learning_rate, eps=1e-4))

@@ -7,6 +7,7 @@ hands them over.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from jax import Array
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
-from vmix.checks import as_data, check_same_length
+from vmix.door import check_arrays, check_labels, prepare
 from vmix.engine import Data, Schedule
 from vmix.inference.gibbs import Gibbs, GibbsState
 from vmix.plan import Plan, make_plan
@@ -49,6 +50,7 @@ class GibbsKernel(MCMCKernel):
     Args:
         program: a NumPyro function of the data arrays, or a record with `model` (and `guide`).
         init: a `vmix.starting.Recipe` or the name of a clustering ("k-means", "random", "prior").
+        observed: known values of discrete sites, by site: whole numbers of shape (N,), -1 where unknown.
         missing: "nan" to read NaN in the data as missing.
         learning_rate: of Adam on networks during warm-up.
         target_acceptance: of NUTS on the globals that are not conjugate.
@@ -65,17 +67,17 @@ class GibbsKernel(MCMCKernel):
         program: Any,
         *,
         init: Recipe | str | None = None,
+        observed: Mapping[str, Any] | None = None,
         missing: str | None = None,
         learning_rate: float = 1e-3,
         target_acceptance: float = 0.8,
     ) -> None:
-        if missing not in (None, "nan"):
-            raise ValueError(f'missing must be None or "nan", found {missing!r}')
         self._program: Program = as_program(program)
-        self._recipe, self._missing = init, missing is not None
-        self._options = {"learning_rate": learning_rate, "target_acceptance": target_acceptance}
+        self._recipe, self._observed, self._missing = init, observed, missing
+        self._options: dict[str, Any] = {"learning_rate": learning_rate, "target_acceptance": target_acceptance}
         self._engine = Gibbs(num_samples=1, **self._options)
         self._plan: Plan | None = None
+        self._labels: dict[str, Array] | None = None
         self._seen: tuple = ()
         self._sample_fn: Callable | None = None
 
@@ -114,10 +116,10 @@ class GibbsKernel(MCMCKernel):
         """
         _refuse(rng_key, init_params, model_kwargs)
         self._engine = Gibbs(num_samples=1, num_warmup=num_warmup, **self._options)
-        args = self._planned(model_args)
+        plan, args = self._planned(model_args)
         if is_prng_key(rng_key):
-            return self._start(rng_key, args)
-        chains = [self._start(key, args) for key in rng_key]
+            return self._start(plan, rng_key, args)
+        chains = [self._start(plan, key, args) for key in rng_key]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *chains)
 
     def sample(self, state: KernelState, model_args: tuple, model_kwargs: Mapping | None) -> KernelState:
@@ -127,36 +129,33 @@ class GibbsKernel(MCMCKernel):
         template = self._plan.template
         args = tuple(jnp.asarray(a, like.dtype) for a, like in zip(model_args, template, strict=True))
         if is_prng_key(state.rng_key):
-            return self._sweep(state, args)
-        return jax.vmap(lambda one: self._sweep(one, args))(state)
+            return self._sweep(self._plan, state, args)
+        return jax.vmap(partial(self._sweep, self._plan, args=args))(state)
 
-    def _sweep(self, state: KernelState, args: tuple) -> KernelState:
+    def _sweep(self, plan: Plan, state: KernelState, args: tuple) -> KernelState:
         rng_key, key = jax.random.split(state.rng_key)
         one = jnp.ones(())
         # NumPyro hands over a new key after warm-up; the engine's own would repeat itself
-        gibbs, info = self._engine.step(
-            self._plan, state.gibbs._replace(key=key), Data(args, None, None), Schedule(one, one)
-        )
+        data = Data(args, self._labels, None)
+        gibbs, info = self._engine.step(plan, state.gibbs._replace(key=key), data, Schedule(one, one))
         return KernelState(gibbs.globals, info.objective, gibbs, rng_key)
 
-    def _planned(self, model_args: tuple) -> tuple:
-        """The data, checked; a plan is kept for as long as the arrays are the same objects."""
+    def _planned(self, model_args: tuple) -> tuple[Plan, tuple]:
+        """The plan, and the data, checked; a plan is kept for as long as the arrays are the same objects."""
         if not model_args:
             raise TypeError("GibbsKernel needs the data: MCMC(...).run(key, x)")
-        names = ["x"] if len(model_args) == 1 else [f"data[{i}]" for i in range(len(model_args))]
         same = len(model_args) == len(self._seen) and all(a is b for a, b in zip(model_args, self._seen, strict=True))
-        arrays = tuple(as_data(a, name=n, allow_missing=self._missing) for a, n in zip(model_args, names, strict=True))
+        arrays = check_arrays(model_args, missing=self._missing)
         if self._plan is None or not same:
-            check_same_length(arrays, names)
-            settle = getattr(self._program.source, "with_data", None)
-            program = as_program(settle(*arrays)) if callable(settle) else self._program
+            program = prepare(self._program, arrays)
             # any key: it only chooses the points at which conditionals are verified
-            self._plan = make_plan(program, arrays, key=jax.random.key(0), missing=self._missing)
+            self._plan = make_plan(program, arrays, key=jax.random.key(0), missing=self._missing is not None)
+            self._labels = check_labels(self._plan, self._observed, len(arrays[0]))
             self._seen, self._sample_fn = model_args, self._sweep  # NumPyro does not call init again once this is set
-        return tuple(jnp.asarray(a) for a in arrays)
+        return self._plan, tuple(jnp.asarray(a) for a in arrays)
 
-    def _start(self, rng_key: Array, args: tuple) -> KernelState:
-        plan, data = self._plan, Data(args, None, None)
+    def _start(self, plan: Plan, rng_key: Array, args: tuple) -> KernelState:
+        data = Data(args, self._labels, None)
         start_key, init_key, rng_key = jax.random.split(rng_key, 3)
         start, _ = make_start(plan, data, recipe_of(plan, self._recipe), key=start_key, report=lambda *_: None)
         gibbs = self._engine.init(plan, start, data, key=init_key)

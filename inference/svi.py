@@ -21,6 +21,7 @@ from vmix.engine import Data, Info, Schedule, Start, check_options
 from vmix.inference.elbo import EnumeratedELBO, global_guide, guided_globals
 from vmix.plan import Plan
 from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK, ProgramError
+from vmix.streaming import refuse_streaming
 
 NETWORK_BATCH = 256
 _MEAN_DRAWS = 512
@@ -99,7 +100,7 @@ class SVI:
             value = start.globals[name]
             free = value if self.guide == "point" else biject_to(plan.supports[name]).inv(value)
             initial[f"{name}_auto_loc"] = free
-        svi = self._svi(plan, data.num_rows)
+        svi = self._svi(plan)
         known = {name: value for name, value in initial.items() if name in svi.param_names}
         rows = data.take(jnp.arange(self._rows(plan, data.num_rows)))
         state = svi.init(svi_key, *rows.args, init_params=known)
@@ -113,7 +114,11 @@ class SVI:
         if size < data.num_rows:
             state, index = next_rows(state, size)
             rows = data.take(index)
-        inner, loss = self._svi(plan, data.num_rows).update(
+        return self.step_rows(plan, state, rows, schedule)
+
+    def step_rows(self, plan: Plan, state: SVIState, rows: Data, schedule: Schedule) -> tuple[SVIState, Info]:
+        """One Optax step on the given rows of the data."""
+        inner, loss = self._svi(plan).update(
             state.svi,
             *rows.args,
             labels=rows.labels,
@@ -123,9 +128,19 @@ class SVI:
         )
         return state._replace(svi=inner), Info(-loss, {}, {})
 
+    def streams(self, plan: Plan) -> str:
+        """Data on disk are read in minibatches of random rows.
+
+        Raises:
+            ProgramError: without a batch size.
+        """
+        if self.batch_size is None:
+            raise refuse_streaming(self, "no batch_size was given", "use SVI(batch_size=1024), say")
+        return "rows"
+
     def estimate_of(self, plan: Plan, state: SVIState) -> Start:
         """Point estimates of the globals (means of their variational factors), and the networks."""
-        svi = self._svi(plan, plan.num_rows)
+        svi = self._svi(plan)
         params = svi.get_params(state.svi)
         point = self.guide == "point" and not guided_globals(plan)
 
@@ -160,8 +175,8 @@ class SVI:
         default = NETWORK_BATCH if plan.names(NETWORK) else num_rows
         return min(self.batch_size or default, num_rows)
 
-    def _svi(self, plan: Plan, num_rows: int) -> numpyro.infer.SVI:
-        return _build(plan, num_rows, self.guide, self._optimiser(plan))
+    def _svi(self, plan: Plan) -> numpyro.infer.SVI:
+        return _build(plan, plan.num_rows, self.guide, self._optimiser(plan))
 
     def _optimiser(self, plan: Plan) -> optax.GradientTransformation:
         if self.optimizer is not None:

@@ -1,4 +1,4 @@
-"""Programs as a user would write them, with simulated truth and its standard errors, and what several tests compare with.
+"""Programs as a user would write them, with simulated truth and its standard errors; several tests share their fits.
 
 Standard errors are those of the complete data (labels known): sigma / sqrt(N w_k) for a mean, and so on. The truths are
 separated well enough that unknown labels add little, and tests allow five of them.
@@ -24,7 +24,7 @@ from vmix.inference import EM, SVI, Gibbs
 
 @dataclass(frozen=True)
 class Case:
-    """A program with data, the values they were drawn with, and standard errors; `shared` sites have no component axis."""
+    """A program with data, the values they came from, and standard errors; `shared` sites have no component axis."""
 
     program: Callable[..., None]
     data: tuple[np.ndarray, ...]

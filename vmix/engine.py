@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 import jax.numpy as jnp
 from jax import Array
 
+from vmix.log_joint import Expected
+
 if TYPE_CHECKING:
     from vmix.plan import Plan
 
@@ -36,6 +38,18 @@ class Data(NamedTuple):
         labels = None if self.labels is None else {n: a[index] for n, a in self.labels.items()}
         known = None if self.known is None else {n: (t[index], h[index]) for n, (t, h) in self.known.items()}
         return Data(tuple(a[index] for a in self.args), labels, known)
+
+
+class Partial(NamedTuple):
+    """What one chunk of the data adds to a sweep: sums over its rows.
+
+    Attributes:
+        expected: sums of statistics.
+        log_evidence: sum of the log evidence (elbo) of its data, nats.
+    """
+
+    expected: Expected
+    log_evidence: Array
 
 
 class Start(NamedTuple):
@@ -91,6 +105,9 @@ class Engine(Protocol):
 
     def step(self, plan: Plan, state: Any, data: Data, schedule: Schedule) -> tuple[Any, Info]:
         """One sweep or step; jitted and looped by the driver."""
+
+    def streams(self, plan: Plan) -> str:
+        """How data on disk are read: "sweeps" (`reduce` each chunk, then `apply`) or "rows" (`step_rows`)."""
 
     def estimate_of(self, plan: Plan, state: Any) -> Start:
         """The point estimate that a state stands for."""

@@ -190,7 +190,8 @@ def site_log_prob(fn: dist.Distribution, value: Array, *, missing: bool = False)
 
 def fill_missing(value: Array) -> Array:
     """Zeros for NaN: what an encoder sees where a value is missing."""
-    return jnp.where(jnp.isnan(value), 0.0, value)
+    value = jnp.asarray(value)
+    return jnp.where(jnp.isnan(value), 0.0, value) if jnp.issubdtype(value.dtype, jnp.floating) else value
 
 
 def compressible(layout: Layout, site: dict) -> tuple[Family | None, str]:

@@ -29,6 +29,7 @@ from vmix.program import DISCRETE, GLOBAL, OBSERVED
 from vmix.progress import Progress
 from vmix.results import Fit, History
 from vmix.starting import Recipe, Stage, first_values, make_start, recipe_of
+from vmix.streaming import Stream, is_streamed, sample_rows
 
 CHUNK_SECONDS = 0.1
 MAX_CHUNK = 64
@@ -95,12 +96,12 @@ def fit(
     check_components(plan, num_rows)
     engine.check(plan, num_rows)
     labels = check_labels(plan, observed, num_rows)
-    held = hold(plan, arrays, labels)
+    stream = Stream(plan, engine, arrays, labels, seed=seed) if is_streamed(arrays) else None
+    held = hold(plan, arrays, labels) if stream is None else sample_rows(arrays, labels, seed=seed)
     starts, stages = _starts(plan, engine, held, init, keys["start"], progress)
-    states = _stack(
-        [engine.init(plan, s, held, key=k) for s, k in zip(starts, _split(keys["init"], starts), strict=True)]
-    )
-    run = _Run(plan, engine, held, progress)
+    begin = jit(lambda start, data, key: engine.init(plan, start, data, key=key))
+    states = _stack([begin(s, held, k) for s, k in zip(starts, _split(keys["init"], starts), strict=True)])
+    run = _Run(plan, engine, held, progress, stream)
     states, history = run(states)
     return _finish(plan, engine, states, history, stages, seed=seed, seconds=time.perf_counter() - began)
 
@@ -148,13 +149,15 @@ def _starts(
 class _Run:
     """The chunked loop: compiled once, called until the steps are done."""
 
-    def __init__(self, plan: Plan, engine: Engine, data: Data, progress: bool | None) -> None:
+    def __init__(
+        self, plan: Plan, engine: Engine, data: Data, progress: bool | None, stream: Stream | None = None
+    ) -> None:
         self.plan, self.engine, self.data, self.progress = plan, engine, data, progress
         self.anneal = annealing(engine.anneal)
         # convergence is judged at fixed sweeps: chunks follow the clock, and the result must not
         self.judged = MAX_CHUNK if engine.tolerance is None else JUDGE_EVERY
         self.traces = 0
-        self.chunk = jit(self._chunk)
+        self.chunk = jit(self._chunk) if stream is None else partial(self._streamed, stream)
 
     def __call__(self, states: Any) -> tuple[Any, History]:
         """Run to the end, to convergence, or to Ctrl-C."""
@@ -203,6 +206,18 @@ class _Run:
             return state, jax.tree.map(lambda b, v: b.at[i].set(v), buffer, info)
 
         return jax.lax.fori_loop(0, length, body, (state, buffer))
+
+    def _streamed(self, stream: Stream, states: Any, data: Data, schedule: Schedule, length: int) -> tuple[Any, Info]:
+        """`length` steps of every state over data on disk."""
+        ends, infos = [], []
+        for i in range(self.engine.num_states):
+            state, steps = jax.tree.map(lambda a, i=i: a[i], states), []
+            for j in range(length):
+                state, info = stream.step(state, jax.tree.map(lambda a, j=j: a[j], schedule))
+                steps.append(info)
+            ends.append(state)
+            infos.append(_stack(steps))
+        return _stack(ends), _stack(infos)
 
     def _schedule(self, done: int) -> Schedule:
         warmup = getattr(self.engine, "kl_warmup", None)

@@ -47,7 +47,7 @@ class Predictor:
         """Encoder means of the first latent, flattened, shape (N, latent_dim)."""
         if not self.plan.latents:
             raise ProgramError(
-                f"program {self.plan.program.name} has no latent with an encoder; predict_proba(x) gives responsibilities"
+                f"program {self.plan.program.name} has no latent with an encoder; use predict_proba(x)"
             )
         return self._rows(self._codes, data)
 

@@ -277,7 +277,7 @@ def _describe(site: dict) -> dict:
             f"site {site['name']!r} is scaled (numpyro.handlers.scale, or a plate with subsample_size); vmix weighs "
             'minibatches itself: write numpyro.plate("data", x.shape[0]) and set batch_size on the engine'
         )
-    _check_shape(site)
+    _check_value(site)
     discrete = bool(getattr(fn.support, "is_discrete", False))
     return {
         "type": "sample",
@@ -292,8 +292,13 @@ def _describe(site: dict) -> dict:
     }
 
 
-def _check_shape(site: dict) -> None:
+def _check_value(site: dict) -> None:
     fn = site["fn"]
+    if _family_name(fn) == "Categorical" and jax.numpy.issubdtype(site["value"].dtype, jax.numpy.floating):
+        raise ProgramError(
+            f"site {site['name']!r} is Categorical, but its values are {site['value'].dtype}; give whole numbers: "
+            "x.astype(int)"
+        )
     expected, found = tuple(fn.batch_shape + fn.event_shape), jax.numpy.shape(site["value"])
     try:
         jax.numpy.broadcast_shapes(expected, found)
@@ -319,5 +324,7 @@ def _num_values(fn: dist.Distribution) -> int | None:
 def _parents(program: Program, args: tuple, samples: dict[str, dict]) -> dict[str, tuple[str, ...]]:
     # the data are concrete here, and NumPyro would warn of grey Bernoulli values; vmix.supports judges them
     with numpyro.validation_enabled(False):
-        found = get_dependencies(program.model, args)["prior_dependencies"]
+        # as JAX arrays: a program may index its data with a site, which NumPy's arrays refuse
+        rows = tuple(jax.numpy.asarray(a) for a in args)
+        found = get_dependencies(program.model, rows)["prior_dependencies"]
     return {name: tuple(p for p in found.get(name, {}) if p != name and p in samples) for name in samples}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -142,10 +142,15 @@ def first_values(plan: Plan, *, key: Array, from_prior: bool) -> Start:
     """Fresh network parameters, and globals near the middle of their prior or drawn from it."""
     if not from_prior and not plan.names(NETWORK):
         return Start(dict(plan.initial), {})
+    globals_, params = _drawer(plan, from_prior)(key)
+    return Start(globals_ if from_prior else dict(plan.initial), params)
+
+
+@lru_cache(maxsize=8)
+def _drawer(plan: Plan, from_prior: bool) -> Callable:
     rows = tuple(fill_missing(a) if plan.missing else a for a in plan.template)
     wanted = plan.globals if from_prior else ()
 
-    @jit
     def draw(key: Array) -> tuple[dict, dict]:
         fixed = {} if from_prior else plan.initial
         both = trace_sites(plan.program.model, rows, key=key, values=fixed)
@@ -156,8 +161,7 @@ def first_values(plan: Plan, *, key: Array, from_prior: bool) -> Start:
             {name: both[name]["value"] for name in plan.names(NETWORK)},
         )
 
-    globals_, params = draw(key)
-    return Start(globals_ if from_prior else dict(plan.initial), params)
+    return jit(draw)
 
 
 def pretrain(
@@ -168,34 +172,44 @@ def pretrain(
     size = min(recipe.batch_size, data.num_rows)
     steps = data.num_rows // size
     epochs = max(recipe.pretrain_epochs, -(-MIN_PRETRAIN_STEPS // steps))
-    rate = optax.cosine_decay_schedule(recipe.learning_rate, epochs * steps, alpha=0.01)
-    optimiser = optax.adam(rate)
+    epoch, optimiser = _trainer(plan, size, recipe.noise, _adam(recipe.learning_rate, epochs * steps))
+    params, opt_state = start.params, optimiser.init(start.params)
+    objective = []
+    for i in range(epochs):
+        params, opt_state, value = epoch(params, opt_state, start.globals, data, jax.random.fold_in(key, i))
+        objective.append(float(value))
+        report("autoencoder", i + 1, epochs, objective[-1])
+    note = f"{epochs} epochs, reconstruction in nats per datum"
+    return Start(start.globals, params), Stage("autoencoder", time.perf_counter() - began, objective, note)
 
-    def loss(params: dict, rows: Data, key: Array) -> Array:
-        return -reconstruction(plan, start.globals, params, rows, noise=recipe.noise, key=key).mean()
 
-    @jit
-    def epoch(params: dict, opt_state: Any, data: Data, key: Array) -> tuple:
+@lru_cache(maxsize=8)
+def _adam(rate: float, steps: int) -> optax.GradientTransformation:
+    return optax.adam(optax.cosine_decay_schedule(rate, steps, alpha=0.01))
+
+
+@lru_cache(maxsize=8)
+def _trainer(plan: Plan, size: int, noise: float, optimiser: optax.GradientTransformation) -> tuple:
+    """One jitted epoch of autoencoder training, compiled once for all restarts."""
+
+    def loss(params: dict, globals_: dict, rows: Data, key: Array) -> Array:
+        return -reconstruction(plan, globals_, params, rows, noise=noise, key=key).mean()
+
+    def epoch(params: dict, opt_state: Any, globals_: dict, data: Data, key: Array) -> tuple:
         order_key, noise_key = jax.random.split(key)
+        steps = data.num_rows // size
         order = jax.random.permutation(order_key, data.num_rows)[: steps * size].reshape(steps, size)
 
         def one(carry: tuple, xs: tuple) -> tuple:
             params, opt_state = carry
-            value, grads = jax.value_and_grad(loss)(params, data.take(xs[0]), xs[1])
+            value, grads = jax.value_and_grad(loss)(params, globals_, data.take(xs[0]), xs[1])
             updates, opt_state = optimiser.update(grads, opt_state, params)
             return (optax.apply_updates(params, updates), opt_state), value
 
         carry, values = jax.lax.scan(one, (params, opt_state), (order, jax.random.split(noise_key, steps)))
         return *carry, -values.mean()
 
-    params, opt_state = start.params, optimiser.init(start.params)
-    objective = []
-    for i in range(epochs):
-        params, opt_state, value = epoch(params, opt_state, data, jax.random.fold_in(key, i))
-        objective.append(float(value))
-        report("autoencoder", i + 1, epochs, objective[-1])
-    note = f"{epochs} epochs, reconstruction in nats per datum"
-    return Start(start.globals, params), Stage("autoencoder", time.perf_counter() - began, objective, note)
+    return jit(epoch), optimiser
 
 
 def reconstruction(plan: Plan, globals_: dict, params: dict, rows: Data, *, noise: float, key: Array) -> Array:
@@ -224,12 +238,7 @@ def fit_mixture(plan: Plan, data: Data, start: Start, recipe: Recipe, *, key: Ar
     restarts = recipe.mixture_restarts if deep and plan.layout.discrete else 1
     sweeps = recipe.mixture_sweeps if deep and plan.layout.discrete else _FIRST_SWEEPS
     batch = mixture_batch(plan, data, start, key=key)
-    one = partial(_cluster_and_climb, plan, clusters=recipe.clusters, sweeps=sweeps)
-
-    @jit
-    def run(keys: Array, start: Start, batch: Batch) -> tuple:
-        return jax.lax.map(lambda k: one(start=start, batch=batch, key=k), keys)
-
+    run = _climber(plan, recipe.clusters, sweeps)
     globals_, objective = run(jax.random.split(jax.random.fold_in(key, 1), restarts), start, batch)
     best = int(jnp.argmax(jnp.where(jnp.isfinite(objective), objective, -jnp.inf)))
     chosen = {name: value[best] for name, value in globals_.items()}
@@ -237,6 +246,12 @@ def fit_mixture(plan: Plan, data: Data, start: Start, recipe: Recipe, *, key: Ar
     name = "mixture on codes" if deep else f"{recipe.clusters} start"
     note = f"{restarts} start(s), {sweeps} sweeps; objectives " + ", ".join(f"{v:.4f}" for v in ranked)
     return Start(chosen, start.params), Stage(name, time.perf_counter() - began, [ranked[0]], note)
+
+
+@lru_cache(maxsize=8)
+def _climber(plan: Plan, clusters: str, sweeps: int) -> Callable:
+    one = partial(_cluster_and_climb, plan, clusters=clusters, sweeps=sweeps)
+    return jit(lambda keys, start, batch: jax.lax.map(lambda k: one(start=start, batch=batch, key=k), keys))
 
 
 def mixture_batch(plan: Plan, data: Data, start: Start, *, key: Array) -> Batch:
@@ -247,29 +262,32 @@ def mixture_batch(plan: Plan, data: Data, start: Start, *, key: Array) -> Batch:
     if not plan.latents:
         return Batch(data.args, {}, {}, data.labels, data.known)
 
-    def encode(rows: tuple, params: dict) -> dict:
-        return guide_factors(plan, params, rows, key=key)[1]
-
-    latents: dict[str, list] = {name: [] for name in plan.latents}
-    known: dict[str, list] = {name: [] for name in plan.latents if name in plan.frames}
-
-    @jit
-    def moments(rows: tuple, params: dict) -> tuple[dict, dict]:
-        factors = encode(rows, params)
-        means = {name: factor.mean for name, factor in factors.items()}
-        terms, _ = batch_terms(plan, start.globals, params, Batch(rows, means, factors))
-        return means, {name: (terms.compressed[name].statistics, terms.compressed[name].base) for name in known}
-
+    moments = _encoder(plan)
+    parts = []
     for first in range(0, data.num_rows, _CODE_ROWS):
-        means, stats = moments(tuple(a[first : first + _CODE_ROWS] for a in data.args), start.params)
-        for name in latents:
-            latents[name].append(means[name])
-        for name in known:
-            size = means[name].shape[0]
-            known[name].append(tuple(jnp.broadcast_to(part, (size, *part.shape[1:])) for part in stats[name]))
-    joined = {name: jnp.concatenate(parts) for name, parts in latents.items()}
-    stacked = {name: tuple(jnp.concatenate(part) for part in zip(*parts, strict=True)) for name, parts in known.items()}
-    return Batch(data.args, joined, {}, data.labels, stacked)
+        rows = tuple(a[first : first + _CODE_ROWS] for a in data.args)
+        parts.append(moments(rows, start, key))
+    means, known = jax.tree.map(lambda *pieces: jnp.concatenate(pieces), *parts)
+    return Batch(data.args, means, {}, data.labels, known)
+
+
+@lru_cache(maxsize=8)
+def _encoder(plan: Plan) -> Callable:
+    """Codes of some rows: means of the latents, and statistics and base measures of those that compress."""
+    compressed = [name for name in plan.latents if name in plan.frames]
+
+    def moments(rows: tuple, start: Start, key: Array) -> tuple[dict, dict]:
+        _, factors = guide_factors(plan, start.params, rows, key=key)
+        means = {name: factor.mean for name, factor in factors.items()}
+        terms, _ = batch_terms(plan, start.globals, start.params, Batch(rows, means, factors))
+        size = rows[0].shape[0]
+        known = {}
+        for name in compressed:
+            part = terms.compressed[name]
+            known[name] = (part.statistics, jnp.broadcast_to(part.base, (size,)))
+        return means, known
+
+    return jit(moments)
 
 
 def _cluster_and_climb(

@@ -107,7 +107,7 @@ def test_more_components_than_data_are_refused(plan):
         (binomial, with_value(COUNTS, (3, 1), 50), "'x' has 50 at row 3, column 1, .*Binomial; expected whole"),
         (multinomial, with_value(COUNTS, (3, 1), -1), "at row 3, .*Multinomial; expected counts .*total_count"),
         (multinomial, with_value(COUNTS, (3, 1), 0.5), "at row 3, .*Multinomial; expected counts .*total_count"),
-        (categorical, with_value(COUNTS % 5, (3, 1), 5), "'x' has 5 at row 3, column 1, .*Categorical"),
+        (categorical, with_value(COUNTS % 5, (3, 1), 5).astype(int), "'x' has 5 at row 3, column 1, .*Categorical"),
         (positive, X, "'x' has -.* at row 0, column 0, .*Gamma; expected numbers above 0"),
     ],
 )
@@ -233,6 +233,7 @@ def wrong_shapes(x):
         (same_name_twice, "same_name_twice .*unique names but got `m` duplicated"),
         (discrete_global, "site 'c' is a discrete global.*move it under"),
         (labels_by_mask, r"site 'c' is discrete and observed in part by obs_mask=.*observed=\{'c': values\}"),
+        (categorical, "site 'x' is Categorical, but its values are float32; give whole numbers"),
         (wrong_shapes, r"site 'x' has shape \(40, 7\), but its value has shape \(40, 2\)"),
     ],
 )

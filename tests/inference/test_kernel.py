@@ -29,8 +29,11 @@ def counts():
 
 @pytest.fixture(scope="module")
 def sequential(counts):
+    labels = np.full(100, -1)
+    labels[[0, 99]] = 1, 0
     mcmc = MCMC(
-        GibbsKernel(poisson_mixture, init="random"), num_warmup=WARMUP, num_samples=DRAWS, num_chains=2,
+        GibbsKernel(poisson_mixture, init="random", observed={"c": labels}), num_warmup=WARMUP, num_samples=DRAWS,
+        num_chains=2,
         chain_method="sequential", progress_bar=False,
     )  # fmt: skip
     mcmc.run(jax.random.key(1), counts, extra_fields=("gibbs.assignments",))
@@ -52,6 +55,11 @@ def test_chains_one_after_another_give_draws_in_numpyros_shapes(sequential):
     grouped = sequential.get_samples(group_by_chain=True)
     assert grouped["rate"].shape == (2, DRAWS, 2) and grouped["w"].shape == (2, DRAWS, 2)
     assert sequential.get_extra_fields()["gibbs.assignments"].shape == (2 * DRAWS, 100)
+
+
+def test_observed_assignments_are_never_redrawn(sequential):
+    assignments = np.asarray(sequential.get_extra_fields()["gibbs.assignments"])
+    assert (assignments[:, 0] == 1).all() and (assignments[:, 99] == 0).all()
 
 
 def test_chains_side_by_side_differ_and_find_both_components(vectorized):

@@ -1,0 +1,97 @@
+"""Fits of data that stay on disk: memory-mapped arrays, read in chunks, never whole.
+
+EM and Gibbs need only sums of sufficient statistics, so a sweep over chunks is the same sweep as in memory. SVI takes
+minibatches of random rows. What else touches the data (the plan, the start) sees a sample of the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from vmix.compilation import jit
+from vmix.engine import Data, Engine, Info, Partial, Schedule
+from vmix.plan import Plan
+from vmix.program import ProgramError
+
+CHUNK_BYTES = 64 << 20
+SAMPLE_ROWS = 20_000
+
+
+def is_streamed(arrays: tuple) -> bool:
+    """Whether some array stays on disk."""
+    return any(isinstance(array, np.memmap) for array in arrays)
+
+
+def sample_rows(arrays: tuple, labels: Mapping[str, Array] | None, *, seed: int) -> Data:
+    """A random sample of rows, in memory."""
+    num_rows = arrays[0].shape[0]
+    index = np.arange(num_rows)
+    if num_rows > SAMPLE_ROWS:
+        index = np.sort(np.random.default_rng(seed).choice(num_rows, SAMPLE_ROWS, replace=False))
+    return _load(arrays, labels, index)
+
+
+class Stream:
+    """One pass after another over data on disk, for one state of an engine.
+
+    Args:
+        plan: the plan.
+        engine: an engine whose `streams(plan)` says "sweeps" or "rows".
+        arrays: the data arrays.
+        labels: observed values of discrete sites.
+        seed: of the rows that SVI draws.
+    """
+
+    def __init__(
+        self, plan: Plan, engine: Engine, arrays: tuple, labels: Mapping[str, Array] | None, *, seed: int
+    ) -> None:
+        self.plan, self.engine, self.arrays, self.labels = plan, engine, arrays, labels
+        self.kind = engine.streams(plan)
+        self.generator = np.random.default_rng(seed)
+        row_bytes = sum(4 * int(np.prod(array.shape[1:])) for array in arrays)
+        self.chunk_rows = int(max(1, min(CHUNK_BYTES // max(row_bytes, 1), arrays[0].shape[0])))
+        self._reduce = jit(partial(engine.reduce, plan)) if self.kind == "sweeps" else None
+        self._apply = jit(partial(engine.apply, plan)) if self.kind == "sweeps" else None
+        self._step = jit(partial(engine.step_rows, plan)) if self.kind == "rows" else None
+
+    def step(self, state: Any, schedule: Schedule) -> tuple[Any, Info]:
+        """One sweep over all chunks (EM, Gibbs), or one step on random rows (SVI)."""
+        if self.kind == "rows":
+            size = min(self.engine.batch_size, self.arrays[0].shape[0])
+            index = np.sort(self.generator.choice(self.arrays[0].shape[0], size, replace=False))
+            return self._step(state, _load(self.arrays, self.labels, index), schedule)
+        total: Partial | None = None
+        for i, rows in enumerate(self._chunks()):
+            part = self._reduce(state, rows, schedule, i)
+            total = part if total is None else jax.tree.map(jnp.add, total, part)
+        return self._apply(state, total, self._template(), schedule)
+
+    def _chunks(self) -> Iterator[Data]:
+        for first in range(0, self.arrays[0].shape[0], self.chunk_rows):
+            last = min(first + self.chunk_rows, self.arrays[0].shape[0])
+            yield _load(self.arrays, self.labels, slice(first, last))
+
+    def _template(self) -> Data:
+        return _load(self.arrays, self.labels, slice(0, 2))
+
+
+def refuse_streaming(engine: Any, reason: str, way_out: str) -> ProgramError:
+    """The error for a program that an engine cannot stream."""
+    return ProgramError(f"{engine.name} cannot stream this program from disk: {reason}; {way_out}")
+
+
+def _load(arrays: tuple, labels: Mapping[str, Array] | None, index: Any) -> Data:
+    """Rows in memory, float64 as float32 and wide integers as int32 (the door has checked their range)."""
+    args = []
+    for array in arrays:
+        rows = np.asarray(array[index])
+        kind = np.float32 if np.issubdtype(rows.dtype, np.floating) else np.int32
+        args.append(jnp.asarray(rows.astype(kind, copy=False)))
+    return Data(tuple(args), None if labels is None else {n: values[index] for n, values in labels.items()}, None)
