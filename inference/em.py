@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from vmix.engine import Data, Info, Partial, Schedule, Start, check_options
+from vmix.engine import Data, Info, Partial, Schedule, Start, check_options, sum_over_blocks
 from vmix.free_energy import Evaluation, evaluate
 from vmix.log_joint import Batch, Expected, gather
 from vmix.plan import Plan
@@ -30,6 +30,7 @@ from vmix.streaming import refuse_streaming
 from vmix.updates import maximise
 
 NETWORK_BATCH = 256
+BLOCK_ROWS = 2048
 
 
 class EMState(NamedTuple):
@@ -174,12 +175,24 @@ class EM:
         return optax.chain(optax.clip_by_global_norm(100.0), optax.adam(rate, eps=1e-4))
 
     def _full_sweep(self, plan: Plan, state: EMState, data: Data, schedule: Schedule) -> tuple[EMState, Info]:
+        if not state.params and self._is_reducible(plan, state, data, schedule):
+            total = sum_over_blocks(
+                lambda rows: self.reduce(plan, state, rows, schedule, 0), data, block_rows=BLOCK_ROWS
+            )
+            return self.apply(plan, state, total, data.rows(0, min(2, data.num_rows)), schedule)
         key, draw_key = jax.random.split(state.key)
         result, params, opt_state = self._evaluate_and_step(plan, state, data, schedule, draw_key, data.num_rows)
         expected = gather(plan, result.terms, result.responsibilities)
         total = Partial(expected, result.per_datum.sum())
         state = EMState(state.globals, params, opt_state, None, key)
         return self._finish_sweep(plan, state, total, result, data.num_rows)
+
+    def _is_reducible(self, plan: Plan, state: EMState, data: Data, schedule: Schedule) -> bool:
+        """Whether sums of statistics are all that the M-step needs of the data."""
+        if plan.layout.data_dim is None or plan.per_datum:
+            return False
+        shapes = jax.eval_shape(lambda rows: self.reduce(plan, state, rows, schedule, 0), data)
+        return shapes.expected.responsibilities is None
 
     def _finish_sweep(
         self, plan: Plan, state: EMState, total: Partial, result: Evaluation, num_rows: int

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -38,6 +39,34 @@ class Data(NamedTuple):
         labels = None if self.labels is None else {n: a[index] for n, a in self.labels.items()}
         known = None if self.known is None else {n: (t[index], h[index]) for n, (t, h) in self.known.items()}
         return Data(tuple(a[index] for a in self.args), labels, known)
+
+    def rows(self, first: Array | int, size: int) -> Data:
+        """`size` rows from `first` on."""
+        return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, first, size), self)
+
+
+def sum_over_blocks(function: Callable[[Data], Any], data: Data, *, block_rows: int) -> Any:
+    """Sum a function of the rows over blocks of the data: each block's matrices stay in the processor's cache.
+
+    Args:
+        function: from a block to a pytree of sums over its rows.
+        data: the data.
+        block_rows: rows a block; the last block takes what is left.
+
+    Returns:
+        The pytree summed over all rows.
+    """
+    num_blocks, left = divmod(data.num_rows, block_rows)
+    if num_blocks <= 1:
+        return function(data)
+
+    def add(i: Array, total: Any) -> Any:
+        return jax.tree.map(jnp.add, total, function(data.rows(i * block_rows, block_rows)))
+
+    total = jax.lax.fori_loop(1, num_blocks, add, function(data.rows(0, block_rows)))
+    if left:
+        total = jax.tree.map(jnp.add, total, function(data.rows(num_blocks * block_rows, left)))
+    return total
 
 
 class Partial(NamedTuple):

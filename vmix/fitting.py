@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 from jax import Array
 
 from vmix.checks import check_seed
@@ -241,9 +242,9 @@ class _Run:
             return
         step = done + int(np.argmin(finite[0]))
         estimate = self.engine.estimate_of(self.plan, jax.tree.map(lambda a: a[0], states))
-        raise FitError(
-            f"the objective is not finite at {self.engine.step_name} {step}: {culprit(self.plan, estimate, self.data)}"
-        )
+        with numpyro.validation_enabled(False):  # NumPyro would refuse the parameter that is to be named
+            reason = culprit(self.plan, estimate, self.data)
+        raise FitError(f"the objective is not finite at {self.engine.step_name} {step}: {reason}")
 
     def _history(self, infos: list[Info], converged: bool, interrupted: bool) -> History:
         joined = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *infos) if infos else None

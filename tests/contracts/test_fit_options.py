@@ -100,12 +100,12 @@ def test_a_fit_that_has_not_settled_warns(planned):
 
 
 def test_restarts_keep_the_best_and_report_all(planned):
-    several = fit(EM(restarts=4, num_sweeps=6, tolerance=None), init="random")
+    several = fit(EM(restarts=4, num_sweeps=2, tolerance=None), init="prior")
     finals, objective = several.history["restarts"], several.history["objective"]
     assert len(finals) == 4
     assert finals == sorted(finals, reverse=True)
     assert len(set(finals)) > 1
-    assert objective.shape == (4, 6)
+    assert objective.shape == (4, 2)
     np.testing.assert_allclose(objective[:, -1], finals, rtol=1e-6)
     log_prior = dist.Normal(0.0, 5.0).log_prob(several.posterior["loc"]).sum()
     # the last objective is that of the sweep before the last update, which could only raise it
@@ -153,7 +153,9 @@ def test_an_objective_that_is_not_finite_names_the_site():
         vmix.fit(log_mean, Y, engine=EM(num_sweeps=3), seed=0, init={"m": -1.0})
 
 
-@pytest.mark.parametrize("engine", [EM(num_sweeps=30, batch_size=50), SVI(num_steps=800, batch_size=50)])
+@pytest.mark.parametrize(
+    "engine", [EM(num_sweeps=30, batch_size=50, tolerance=None), SVI(num_steps=800, batch_size=50)]
+)
 def test_minibatches_reach_the_optimum_of_the_whole_data(engine, reference, planned):
     assert fit(engine).score(X) == pytest.approx(reference.score(X), abs=0.02)
 
