@@ -124,15 +124,8 @@ def draw(run: Path) -> None:
         ax.remove()
         left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
         plots.latent_scatter(left, plots.pca_2d(latents), components, "latents, coloured by component")
-        plots.component_samples(right, samples, plots.image_shape(samples.shape[-1]))
+        plots.component_samples(right, samples, plots.image_shape(samples.shape[-1]), names=held)
         right.set_title("digits drawn from each component")
-        height = (samples.shape[0] * 9 - 1) / samples.shape[0]
-        right.set_axis_on()
-        right.set_xticks([])
-        right.set_yticks(height / 2 + np.arange(len(held)) * height, [str(k) for k in held], fontsize=8)
-        right.tick_params(length=0)
-        for side in right.spines.values():
-            side.set_visible(False)
 
     PICTURE.parent.mkdir(exist_ok=True)
     PICTURE.write_bytes(plots.png(paint, size=(11, 5.2)))

@@ -30,7 +30,7 @@ from vmix.streaming import refuse_streaming
 from vmix.updates import maximise
 
 NETWORK_BATCH = 256
-BLOCK_ROWS = 2048
+BLOCK_ROWS = 512
 
 
 class EMState(NamedTuple):

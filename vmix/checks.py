@@ -25,8 +25,8 @@ def as_data(array: Any, *, name: str, allow_missing: bool = False, min_rows: int
         min_rows: the least N that the caller can use.
 
     Returns:
-        Array of the same shape: float32 for real numbers, int32 for integers and booleans. A memmap is checked block by
-        block and comes back as it is, so that it is never read into memory whole; its dtype may be wider.
+        Array of the same shape: float32 for real numbers, int32 for integers, bool for booleans. A memmap is checked
+        block by block and comes back as it is, so that it is never read into memory whole; its dtype may be wider.
 
     Raises:
         TypeError: `array` is None, text, objects, complex, sparse or masked.
@@ -49,6 +49,8 @@ means missing, or fill or drop those rows
     if isinstance(found, np.memmap):
         return found
     with np.errstate(invalid="ignore"):  # the cast of a signalling NaN
+        if found.dtype == bool:
+            return np.ascontiguousarray(found)
         return np.ascontiguousarray(found, dtype=np.float32 if _is_real(found.dtype) else np.int32)
 
 

@@ -35,6 +35,7 @@ from vmix.streaming import Stream, is_streamed, sample_rows
 CHUNK_SECONDS = 0.1
 MAX_CHUNK = 64
 JUDGE_EVERY = 16
+_CORNERS = ("Dirichlet", "Beta")
 KNOWN_BYTES = 2 << 30
 SIDE_BY_SIDE = 4_000_000
 
@@ -155,8 +156,11 @@ class _Run:
     ) -> None:
         self.plan, self.engine, self.data, self.progress = plan, engine, data, progress
         self.anneal = annealing(engine.anneal)
-        # convergence is judged at fixed sweeps: chunks follow the clock, and the result must not
-        self.judged = MAX_CHUNK if engine.tolerance is None else JUDGE_EVERY
+        # only full-data sweeps without networks are judged: the others' objectives are noisy
+        exact = not plan.params and not getattr(engine, "batch_size", None)
+        self.tolerance = engine.tolerance if exact else None
+        # at fixed sweeps: chunks follow the clock, and the result must not
+        self.judged = MAX_CHUNK if self.tolerance is None else JUDGE_EVERY
         self.traces = 0
         self.chunk = jit(self._chunk) if stream is None else partial(self._streamed, stream)
 
@@ -228,12 +232,11 @@ class _Run:
 
     def _converged(self, infos: list[Info], done: int) -> bool:
         """Whether no state's objective rose by more than the tolerance over the last sweeps."""
-        tolerance = self.engine.tolerance
-        if tolerance is None or self.plan.params or done < self.anneal.steps + 4 or done % self.judged:
+        if self.tolerance is None or done < self.anneal.steps + 4 or done % self.judged:
             return False
         tail = np.concatenate([info.objective for info in infos[-4:]], 1)[:, -4:]
         noise = 8 * np.finfo(tail.dtype).eps * np.abs(tail).max()
-        return bool(np.all(np.abs(np.diff(tail, axis=1)) < max(tolerance, noise)))
+        return bool(np.all(np.abs(np.diff(tail, axis=1)) < max(self.tolerance, noise)))
 
     def _watch(self, info: Info, states: Any, done: int) -> None:
         """Stop at the first objective that is not finite, if it is so for every state."""
@@ -247,6 +250,13 @@ class _Run:
         raise FitError(f"the objective is not finite at {self.engine.step_name} {step}: {reason}")
 
     def _history(self, infos: list[Info], converged: bool, interrupted: bool) -> History:
+        if self.tolerance is not None and not converged and not interrupted:
+            warnings.warn(
+                f"{self.engine.name} used all {self.engine.num_steps_total} {self.engine.step_name}s before the "
+                f"objective settled within {self.tolerance:g} nats per datum; raise num_sweeps",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
         joined = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *infos) if infos else None
         return History(joined, converged, interrupted)
 
@@ -259,6 +269,13 @@ def culprit(plan: Plan, start: Start, data: Data) -> str:
     bad_global = [name for name, value in start.globals.items() if not bool(jnp.isfinite(value).all())]
     if bad_global:
         return f"site {bad_global[0]!r} itself is not finite"
+    for name in plan.names(GLOBAL):
+        at = model_sites(plan, start.globals, latents, start.params, args)[name]
+        if not bool(jnp.isfinite(at["fn"].log_prob(at["value"])).all()) and plan.sites[name].family in _CORNERS:
+            return (
+                f"site {name!r} has reached the edge of its support, where its prior density is not finite, so there "
+                'is no mode: raise its concentration, or use Gibbs(), SVI() or EM(estimate="ml")'
+            )
     for name, site in model_sites(plan, start.globals, latents, start.params, args).items():
         log_prob = np.asarray(site["fn"].log_prob(site["value"]))
         hard = plan.sites[name].role not in (GLOBAL, DISCRETE) and np.isneginf(log_prob).all()
@@ -278,13 +295,6 @@ def _finish(
     order = np.argsort(-np.where(np.isfinite(finals), finals, -np.inf))
     best = jax.tree.map(lambda a: a[int(order[0])], states)
     estimate = jit(partial(engine.estimate_of, plan))(best)
-    if engine.tolerance is not None and not plan.params and not history.converged and not history.interrupted:
-        warnings.warn(
-            f"{engine.name} used all {engine.num_steps_total} {engine.step_name}s before the objective settled within "
-            f"{engine.tolerance:g} nats per datum; raise num_sweeps",
-            ConvergenceWarning,
-            stacklevel=3,
-        )
     return Fit.build(plan, engine, estimate, history.ranked(order), stages, seed=seed, seconds=seconds)
 
 

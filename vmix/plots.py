@@ -197,13 +197,16 @@ def reconstructions(ax: Axes, x: np.ndarray, xhat: np.ndarray, image_shape: tupl
     image_grid(ax, np.concatenate([x, xhat]), image_shape, columns=len(x), limits=limits)
 
 
-def component_samples(ax: Axes, samples: np.ndarray, image_shape: tuple[int, int] | None) -> None:
+def component_samples(
+    ax: Axes, samples: np.ndarray, image_shape: tuple[int, int] | None, *, names: Sequence[int] | None = None
+) -> None:
     """Draw one row of samples a component, or one colour of lines a component.
 
     Args:
         ax: where to draw.
         samples: draws, shape (K, n, D).
         image_shape: (height, width), or None for lines.
+        names: the components' numbers, written to the left of their rows of images; none are written when missing.
     """
     samples = np.asarray(samples, dtype=np.float64)
     if image_shape is None:
@@ -211,6 +214,10 @@ def component_samples(ax: Axes, samples: np.ndarray, image_shape: tuple[int, int
             _lines(ax, draws, colour(index))
         return
     image_grid(ax, samples.reshape(-1, samples.shape[-1]), image_shape, columns=samples.shape[1])
+    height = image_shape[0]
+    for row, name in enumerate(() if names is None else names):
+        place = {"ha": "right", "va": "center", "fontsize": 9, "annotation_clip": False}
+        ax.annotate(str(name), (-0.25 * height, row * (height + 1) + (height - 1) / 2), **place)
 
 
 class Summary(NamedTuple):

@@ -165,7 +165,7 @@ def _write_plots(fit: Fit, folder: Path, data: np.ndarray, labels: np.ndarray | 
         samples = np.stack(
             [np.asarray(fit.sample(8, component=int(k), seed=fit.seed, mean=fit.has_latent)) for k in held]
         )
-        _draw(folder / "components.png", (6, 7), lambda ax: plots.component_samples(ax, samples, shape))
+        _draw(folder / "components.png", (6, 7), lambda ax: plots.component_samples(ax, samples, shape, names=held))
         _draw(folder / "weights.png", (7, 3.5), lambda ax: plots.component_weights(ax, counts / counts.sum()))
 
 

@@ -47,7 +47,8 @@ def maximise(
     values = dict(globals_)
     for name, conditional in plan.conditionals.items():
         density = site_density(plan, name, values, params, batch, expected, with_prior=with_prior)
-        exponent = conditional.solve(density, conditional.probe(values[name]))
+        with jax.default_matmul_precision("highest"):
+            exponent = conditional.solve(density, conditional.probe(values[name]))
         mode = exponent.mode(values[name])
         values[name] = jnp.where(jnp.isfinite(mode).all(), mode, values[name])
     if plan.others:
@@ -82,7 +83,8 @@ def draw(
     values = dict(globals_)
     for i, (name, conditional) in enumerate(plan.conditionals.items()):
         density = site_density(plan, name, values, params, batch, expected, beta=beta)
-        exponent = conditional.solve(density, conditional.probe(values[name]))
+        with jax.default_matmul_precision("highest"):
+            exponent = conditional.solve(density, conditional.probe(values[name]))
         values[name] = exponent.sample(jax.random.fold_in(key, i))
     return values
 

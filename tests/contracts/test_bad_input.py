@@ -373,5 +373,5 @@ def test_a_component_that_is_not_there_cannot_be_drawn_from(fitted, component):
 
 def test_what_a_program_does_not_have_cannot_be_asked_for(fitted):
     data, fit = fitted
-    with pytest.raises(ProgramError, match="no latent with an encoder; predict_proba"):
+    with pytest.raises(ProgramError, match="no latent with an encoder; use predict_proba"):
         fit.transform(data)

@@ -34,7 +34,7 @@ Frame.__module__ = "pandas.core.frame"
         (np.ones((3, 2), np.float16), np.float32),
         (np.ones((3, 2), ml_dtypes.bfloat16), np.float32),
         (np.ones((3, 2), ">f8"), np.float32),
-        (np.ones((3, 2), bool), np.int32),
+        (np.ones((3, 2), bool), np.bool_),
         (np.ones((3, 2), np.uint8), np.int32),
         (np.ones((3, 2), np.uint64), np.int32),
         ([[1, 2], [3, 4], [5, 6]], np.int32),

@@ -1,0 +1,101 @@
+"""The book: links resolve, Python blocks compile and run, and the README's table is what the plans say."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+LINKED = [*PAGES, *sorted((DOCS / "decisions").glob("*.md")), *sorted(ROOT.glob("*.md"))]
+SHORT = {"fitting", "programs"}
+BLOCK = re.compile(r"^(<!-- no run -->\n)?```python\n(.*?)^```$", re.M | re.S)
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def anchors(path: Path) -> set[str]:
+    """GitHub's anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", path.read_text(), flags=re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=name)
+def test_links_resolve(page):
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("https://", "http://", "mailto:")):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), f"{name(page)} links to {target}"
+        assert not anchor or anchor in anchors(found), f"{name(page)} links to {target}, a heading that is not there"
+
+
+def test_every_page_is_in_the_index():
+    index = (DOCS / "index.md").read_text()
+    assert [page.name for page in PAGES if page.name != "index.md" and f"]({page.name})" not in index] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_python_blocks_compile(page):
+    text = page.read_text()
+    blocks = list(BLOCK.finditer(text))
+    assert len(blocks) == text.count("```python")
+    for block in blocks:
+        ast.parse(_at_its_line(text, block), filename=name(page))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[] if page.stem in SHORT else pytest.mark.slow, id=name(page))
+        for page in PAGES
+        if "```python" in page.read_text()
+    ],
+)
+def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = page.read_text()
+    module = ModuleType("__docs__")
+    monkeypatch.setitem(sys.modules, "__docs__", module)  # dataclasses look their module up
+    for block in BLOCK.finditer(text):
+        if not block.group(1):
+            exec(compile(_at_its_line(text, block), str(page), "exec"), vars(module))
+
+
+def test_pictures_are_small_and_shown():
+    pictures = sorted((DOCS / "pictures").glob("*"))
+    assert sum(path.stat().st_size for path in pictures) < 300_000
+    pages = "".join(page.read_text() for page in LINKED)
+    assert [name(path) for path in pictures if path.name not in pages] == []
+
+
+@pytest.fixture
+def make_readme(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import make_readme
+
+    return make_readme
+
+
+def test_readme_shows_the_picture_that_is_there(make_readme):
+    text = make_readme.README.read_text()
+    assert make_readme.part(text, "picture") == make_readme.picture_text()
+
+
+@pytest.mark.slow
+def test_readme_table_is_what_the_plans_say(make_readme):
+    text = make_readme.README.read_text()
+    assert make_readme.part(text, "models x engines") == make_readme.table()
+
+
+def _at_its_line(text: str, block: re.Match) -> str:
+    """The block after as many empty lines as stand before it, so that a traceback gives the page's line."""
+    return "\n" * text[: block.start(2)].count("\n") + block.group(2)
