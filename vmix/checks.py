@@ -54,6 +54,11 @@ means missing, or fill or drop those rows
         return np.ascontiguousarray(found, dtype=np.float32 if _is_real(found.dtype) else np.int32)
 
 
+def first_rows(array: Any, *, limit: int = 100_000) -> np.ndarray:
+    """The array, or for one that stays on disk its first `limit` rows in memory: enough to plan and to scale by."""
+    return np.asarray(array[:limit]) if isinstance(array, np.memmap) else np.asarray(array)
+
+
 def check_same_length(arrays: Sequence[Any], names: Sequence[str]) -> int:
     """Check that all arrays have the same number of rows; returns that number."""
     lengths = [len(array) for array in arrays]

@@ -25,10 +25,3 @@ def avoid_lapack_deadlock() -> None:
         return
     if known and _FLAG not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {_FLAG}=false".strip()
-
-
-def jit(function):  # type: ignore[no-untyped-def]
-    """`jax.jit`."""
-    import jax
-
-    return jax.jit(function)

@@ -16,7 +16,6 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import Distribution
 
-from vmix.compilation import jit
 from vmix.conditionals_contract import Conditional, Exponent, LogDensity
 from vmix.conditionals_normal import NormalBlocksConditional, NormalConditional
 from vmix.conditionals_scalar import BetaConditional, GammaConditional, InverseGammaConditional
@@ -110,7 +109,7 @@ def recognise(prior: Distribution, log_density: LogDensity, current: jax.Array, 
     for option in options:
         # an accelerator's default precision for matrix products has errors as large as the tolerance
         with jax.default_matmul_precision("highest"):
-            evidence = jit(partial(examine, option, log_density))(current, noise)
+            evidence = jax.jit(partial(examine, option, log_density))(current, noise)
         verdict = _verdict(option, evidence)
         if verdict.conditional is not None:
             return verdict

@@ -13,7 +13,6 @@ from jax import Array
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
-from vmix.compilation import jit
 from vmix.explaining import Explanation, explain_plan
 from vmix.inference import EM
 from vmix.log_joint import Batch, batch_terms, state_log_weights
@@ -114,7 +113,7 @@ class Case:
             trace = handlers.trace(handlers.seed(self.program.model, key)).get_trace(*args)
             return {n: trace[n]["value"] for n in self.plan.globals}
 
-        return jit(draw)
+        return jax.jit(draw)
 
     @cached_property
     def evidence(self) -> Callable[[dict, Batch], tuple[Array, Array]]:
@@ -126,7 +125,7 @@ class Case:
             total = log_normalise(state_log_weights(plan, terms, batch))[1] + terms.base()
             return jnp.broadcast_to(total, batch.args[0].shape[:1]), prior
 
-        return jit(compute)
+        return jax.jit(compute)
 
     def latents(self, num_rows: int) -> dict[str, Array]:
         """Draws of the latents with an encoder from standard Normals, moved into their supports."""

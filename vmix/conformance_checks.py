@@ -13,7 +13,6 @@ from jax import Array
 from numpyro import handlers
 from numpyro.infer.util import log_density
 
-from vmix.compilation import jit
 from vmix.conformance_case import TOLERANCE, Case, Fault, Skip, relative_gap
 from vmix.log_joint import Batch, batch_terms, gather, site_density
 from vmix.plan import Plan
@@ -35,7 +34,7 @@ def check_repeatable(case: Case) -> str:
         fixed = {n: s["value"] for n, s in trace.items() if s["type"] in ("sample", "param") and not _observed(s)}
         return [run(key, fixed, args) for key in (one, one, other)]
 
-    runs = jax.device_get(jit(every)(case.key("one"), case.key("another"), case.args()))
+    runs = jax.device_get(jax.jit(every)(case.key("one"), case.key("another"), case.args()))
     for again in runs[1:]:
         if list(again) != list(runs[0]):
             raise Fault(f"the program's sites change from call to call: {sorted(set(again) ^ set(runs[0]))}")
@@ -101,7 +100,8 @@ def check_enumeration(case: Case) -> str:
     args, globals_, latents = case.args(num_rows), case.prior_globals("enumeration"), case.latents(num_rows)
     grid = np.stack(np.meshgrid(*[np.arange(num_states)] * num_rows, indexing="ij"), -1).reshape(-1, num_rows)
     values = {**globals_, **latents}
-    every = jit(lambda v, a, s: jax.lax.map(partial(numpyro_log_joint, plan, a, v), s))(values, args, jnp.asarray(grid))
+    log_joints = partial(numpyro_log_joint, plan, args, values)
+    every = jax.jit(lambda states: jax.lax.map(log_joints, states))(jnp.asarray(grid))
     naive = float(jax.scipy.special.logsumexp(every))
     evidence, prior = jax.device_get(case.evidence(globals_, Batch(args, latents, {}, None)))
     gap = relative_gap(evidence.sum() + prior, naive)
@@ -144,4 +144,4 @@ def _conditional_gap(case: Case, name: str, globals_: dict, batch: Batch, states
         return jnp.diff(jax.lax.map(exponent.log_prob, points)), jnp.diff(brute)
 
     noise = jax.random.normal(case.key(name), (8, *globals_[name].shape))
-    return relative_gap(*jax.device_get(jit(differences)(globals_, batch, states, noise)))
+    return relative_gap(*jax.device_get(jax.jit(differences)(globals_, batch, states, noise)))

@@ -12,7 +12,6 @@ from jax import Array
 from numpyro.distributions import biject_to
 from scipy.special import ndtri
 
-from vmix.compilation import jit
 from vmix.conformance_case import Case, Fault, Skip, as_float
 from vmix.engine import Data, Schedule, Start
 from vmix.inference import EM, Gibbs
@@ -36,7 +35,7 @@ class _Climb:
 
     def __init__(self, case: Case) -> None:
         self.plan, self.engine = case.plan, EM(num_sweeps=SWEEPS, tolerance=None)
-        self.begin, self.sweeps = jit(self._begin), jit(self._sweeps)
+        self.begin, self.sweeps = jax.jit(self._begin), jax.jit(self._sweeps)
 
     def _begin(self, keys: Array, globals_: dict, args: tuple) -> dict:
         """Globals after one update from clustered data, one start a key."""
@@ -115,7 +114,7 @@ def check_gibbs(case: Case) -> str:
         return before, state.globals, objective
 
     keys = jax.random.split(case.key("gibbs"), replicates)
-    before, after, objective = jax.device_get(jit(lambda k: jax.lax.map(replicate, k, batch_size=250))(keys))
+    before, after, objective = jax.device_get(jax.jit(lambda k: jax.lax.map(replicate, k, batch_size=250))(keys))
     pairs = {"log joint": (objective[:, :1], objective[:, -1:])}
     for name in plan.globals:
         free = jax.vmap(biject_to(plan.supports[name]).inv)
@@ -149,7 +148,7 @@ def _paired_scores(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 def check_recovery(case: Case) -> str:
     """EM on simulated data must reach the log joint of the truth, from one of a few clustered starts."""
     plan, climb, args = case.plan, _climb(case), case.args()
-    values, fresh = jax.device_get(jit(case.simulate)(case.key("recovery"), args))
+    values, fresh = jax.device_get(jax.jit(case.simulate)(case.key("recovery"), args))
     truth = {name: as_float(jnp.asarray(values[name])) for name in plan.globals}
     middle = {name: as_float(value) for name, value in plan.initial.items()}
     at_truth = float(climb.sweeps(truth, fresh)[1][0])

@@ -20,7 +20,6 @@ import numpyro
 from jax import Array
 
 from vmix.checks import check_seed
-from vmix.compilation import jit
 from vmix.door import check_arrays, check_components, check_engine, check_labels, given_globals, prepare
 from vmix.engine import Data, Engine, Info, Schedule, Start, annealing
 from vmix.enumeration import local_terms
@@ -101,7 +100,7 @@ def fit(
     stream = Stream(plan, engine, arrays, labels, seed=seed) if is_streamed(arrays) else None
     held = hold(plan, arrays, labels) if stream is None else sample_rows(arrays, labels, seed=seed)
     starts, stages = _starts(plan, engine, held, init, keys["start"], progress)
-    begin = jit(lambda start, data, key: engine.init(plan, start, data, key=key))
+    begin = jax.jit(lambda start, data, key: engine.init(plan, start, data, key=key))
     states = _stack([begin(s, held, k) for s, k in zip(starts, _split(keys["init"], starts), strict=True)])
     run = _Run(plan, engine, held, progress, stream)
     states, history = run(states)
@@ -124,7 +123,7 @@ def hold(plan: Plan, arrays: tuple, labels: dict[str, Array] | None) -> Data:
     shapes = jax.eval_shape(statistics, args)
     if sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)) > KNOWN_BYTES:
         return Data(args, labels, None)
-    return Data(args, labels, jit(statistics)(args))
+    return Data(args, labels, jax.jit(statistics)(args))
 
 
 def _starts(
@@ -162,7 +161,7 @@ class _Run:
         # at fixed sweeps: chunks follow the clock, and the result must not
         self.judged = MAX_CHUNK if self.tolerance is None else JUDGE_EVERY
         self.traces = 0
-        self.chunk = jit(self._chunk) if stream is None else partial(self._streamed, stream)
+        self.chunk = jax.jit(self._chunk) if stream is None else partial(self._streamed, stream)
 
     def __call__(self, states: Any) -> tuple[Any, History]:
         """Run to the end, to convergence, or to Ctrl-C."""
@@ -294,7 +293,7 @@ def _finish(
     finals = history.finals()
     order = np.argsort(-np.where(np.isfinite(finals), finals, -np.inf))
     best = jax.tree.map(lambda a: a[int(order[0])], states)
-    estimate = jit(partial(engine.estimate_of, plan))(best)
+    estimate = jax.jit(partial(engine.estimate_of, plan))(best)
     return Fit.build(plan, engine, estimate, history.ranked(order), stages, seed=seed, seconds=seconds)
 
 

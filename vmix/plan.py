@@ -17,7 +17,6 @@ from jax import Array
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
-from vmix.compilation import jit
 from vmix.conditionals import Conditional, recognise
 from vmix.enumeration import Layout, compressible, data_frame, fill_missing, is_enumerated
 from vmix.families import Frame
@@ -208,7 +207,7 @@ def _initial_values(program: Program, sites: Mapping[str, Site], rows: tuple, ke
         values = {name: both[name]["value"] for name in names if name not in encoded}
         return values, {name: both[name]["value"] for name in networks}, latents
 
-    initial, params, latents = jit(run)(key, *filled)
+    initial, params, latents = jax.jit(run)(key, *filled)
     for name, support in supports.items():
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(support)):
             raise ProgramError(
@@ -267,7 +266,7 @@ def _frames(plan: Plan, args: tuple, chosen: list[str]) -> dict[str, Frame]:
     some = tuple(jnp.asarray(np.asarray(a[:100_000])) for a in args)
     latents = {name: jnp.zeros((some[0].shape[0], *plan.sites[name].shape[1:])) for name in plan.latents}
 
-    @jit
+    @jax.jit
     def compute(globals_: dict, params: dict, data: tuple) -> dict[str, Frame]:
         sites = model_sites(plan, globals_, latents, params, data)
         return {name: data_frame(plan.layout, sites[name]) for name in chosen if name not in plan.latents}
@@ -289,7 +288,7 @@ def _conditionals(plan: Plan, rows: tuple, latents: dict, r_key: Array, key: Arr
     reasons: dict[str, str] = {}
     if not plan.globals:
         return conditionals, reasons
-    gather = jit(lambda g, p, b, w: expected_statistics(plan, g, p, b, w))
+    gather = jax.jit(lambda g, p, b, w: expected_statistics(plan, g, p, b, w))
     expected: Expected = gather(values, plan.params, batch, weights)
     priors = _priors(plan, values, batch)
     for i, name in enumerate(plan.globals):
@@ -313,7 +312,7 @@ def _nearby(plan: Plan, key: Array) -> dict[str, Array]:
             moved[name] = transform(free + 0.3 * noise)
         return moved
 
-    return jit(move)(plan.initial, jax.random.fold_in(key, len(plan.sites)))
+    return jax.jit(move)(plan.initial, jax.random.fold_in(key, len(plan.sites)))
 
 
 def _priors(plan: Plan, values: dict, batch: Batch) -> dict[str, Any]:

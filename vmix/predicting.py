@@ -13,7 +13,6 @@ from jax import Array
 from numpyro import handlers
 
 from vmix.checks import as_data, check_positive_int, check_same_length, check_seed, check_width
-from vmix.compilation import jit
 from vmix.enumeration import collapse
 from vmix.free_energy import evaluate
 from vmix.log_joint import guide_factors, model_sites
@@ -115,7 +114,7 @@ class Predictor:
 
             return self._over_draws(one, globals_).mean(0)
 
-        return jit(compute)
+        return jax.jit(compute)
 
     @cached_property
     def _per_datum(self) -> Callable:
@@ -128,7 +127,7 @@ class Predictor:
             values = self._over_draws(one, globals_)
             return jax.scipy.special.logsumexp(values, axis=0) - jnp.log(values.shape[0])
 
-        return jit(compute)
+        return jax.jit(compute)
 
     @cached_property
     def _codes(self) -> Callable:
@@ -137,7 +136,7 @@ class Predictor:
             means = [factors[name].mean.reshape(rows[0].shape[0], -1) for name in self.plan.latents]
             return jnp.concatenate(means, 1)
 
-        return jit(compute)
+        return jax.jit(compute)
 
     @cached_property
     def _reconstructions(self) -> Callable:
@@ -155,7 +154,7 @@ class Predictor:
             draws = self._over_draws(one, globals_)
             return jax.tree.map(lambda a: a.mean(0), draws)
 
-        return jit(compute)
+        return jax.jit(compute)
 
     def _mean_given(self, site: dict, responsibilities: Array) -> Array:
         """sum_k r_nk E[x | c = k] of an observed site, shape (N, *event)."""
@@ -183,7 +182,7 @@ class Predictor:
         names = plan.names(OBSERVED)
         pick_key, draw_key = jax.random.split(key)
 
-        @jit
+        @jax.jit
         def run(globals_: dict, params: dict, rows: tuple) -> dict[str, Array]:
             count = next(iter(globals_.values())).shape[0] if globals_ else 1
             pick = jax.random.randint(pick_key, (), 0, count)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from vmix.checks import first_rows
+
 Record = TypeVar("Record")
 
 
@@ -33,7 +35,7 @@ def data_scale(x: Any, *, num_components: int) -> DataScale:
     Raises:
         ValueError: if x is not two-dimensional.
     """
-    x = np.asarray(x)
+    x = first_rows(x)
     if x.ndim != 2:
         raise ValueError(f"x must have shape (N, D), found {x.shape}; reshape it to one row per datum")
     wide = x.astype(np.float64, copy=False)

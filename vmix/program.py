@@ -17,6 +17,8 @@ from jax import Array
 from numpyro import handlers
 from numpyro.infer.inspect import get_dependencies
 
+from vmix.checks import first_rows
+
 OBSERVED = "observed"
 DISCRETE = "discrete local"
 LATENT = "continuous local"
@@ -325,6 +327,6 @@ def _parents(program: Program, args: tuple, samples: dict[str, dict]) -> dict[st
     # the data are concrete here, and NumPyro would warn of grey Bernoulli values; vmix.supports judges them
     with numpyro.validation_enabled(False):
         # as JAX arrays: a program may index its data with a site, which NumPy's arrays refuse
-        rows = tuple(jax.numpy.asarray(a) for a in args)
+        rows = tuple(jax.numpy.asarray(first_rows(a)) for a in args)
         found = get_dependencies(program.model, rows)["prior_dependencies"]
     return {name: tuple(p for p in found.get(name, {}) if p != name and p in samples) for name in samples}

@@ -18,7 +18,6 @@ import optax
 from jax import Array
 
 from vmix.clustering import k_means, random_centres
-from vmix.compilation import jit
 from vmix.engine import Data, Start
 from vmix.enumeration import fill_missing
 from vmix.families import unwrap
@@ -161,7 +160,7 @@ def _drawer(plan: Plan, from_prior: bool) -> Callable:
             {name: both[name]["value"] for name in plan.names(NETWORK)},
         )
 
-    return jit(draw)
+    return jax.jit(draw)
 
 
 def pretrain(
@@ -209,7 +208,7 @@ def _trainer(plan: Plan, size: int, noise: float, optimiser: optax.GradientTrans
         carry, values = jax.lax.scan(one, (params, opt_state), (order, jax.random.split(noise_key, steps)))
         return *carry, -values.mean()
 
-    return jit(epoch), optimiser
+    return jax.jit(epoch), optimiser
 
 
 def reconstruction(plan: Plan, globals_: dict, params: dict, rows: Data, *, noise: float, key: Array) -> Array:
@@ -251,7 +250,7 @@ def fit_mixture(plan: Plan, data: Data, start: Start, recipe: Recipe, *, key: Ar
 @lru_cache(maxsize=8)
 def _climber(plan: Plan, clusters: str, sweeps: int) -> Callable:
     one = partial(_cluster_and_climb, plan, clusters=clusters, sweeps=sweeps)
-    return jit(lambda keys, start, batch: jax.lax.map(lambda k: one(start=start, batch=batch, key=k), keys))
+    return jax.jit(lambda keys, start, batch: jax.lax.map(lambda k: one(start=start, batch=batch, key=k), keys))
 
 
 def mixture_batch(plan: Plan, data: Data, start: Start, *, key: Array) -> Batch:
@@ -287,7 +286,7 @@ def _encoder(plan: Plan) -> Callable:
             known[name] = (part.statistics, jnp.broadcast_to(part.base, (size,)))
         return means, known
 
-    return jit(moments)
+    return jax.jit(moments)
 
 
 def _cluster_and_climb(

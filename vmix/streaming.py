@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vmix.compilation import jit
 from vmix.engine import Data, Engine, Info, Partial, Schedule
 from vmix.plan import Plan
 from vmix.program import ProgramError
@@ -57,9 +56,9 @@ class Stream:
         self.generator = np.random.default_rng(seed)
         row_bytes = sum(4 * int(np.prod(array.shape[1:])) for array in arrays)
         self.chunk_rows = int(max(1, min(CHUNK_BYTES // max(row_bytes, 1), arrays[0].shape[0])))
-        self._reduce = jit(partial(engine.reduce, plan)) if self.kind == "sweeps" else None
-        self._apply = jit(partial(engine.apply, plan)) if self.kind == "sweeps" else None
-        self._step = jit(partial(engine.step_rows, plan)) if self.kind == "rows" else None
+        self._reduce = jax.jit(partial(engine.reduce, plan)) if self.kind == "sweeps" else None
+        self._apply = jax.jit(partial(engine.apply, plan)) if self.kind == "sweeps" else None
+        self._step = jax.jit(partial(engine.step_rows, plan)) if self.kind == "rows" else None
 
     def step(self, state: Any, schedule: Schedule) -> tuple[Any, Info]:
         """One sweep over all chunks (EM, Gibbs), or one step on random rows (SVI)."""

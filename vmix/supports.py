@@ -12,7 +12,7 @@ import numpyro
 from jax import Array
 from numpyro.distributions import constraints
 
-from vmix.compilation import jit
+from vmix.checks import first_rows
 from vmix.families import unwrap
 from vmix.families_protocol import Atom
 from vmix.program import Program, trace_sites
@@ -73,8 +73,8 @@ class SupportCheck:
         self._program, self._missing = program, missing
         self._places: dict[str, _Place] = {}
         self._names: tuple[str, ...] | None = None
-        self._find = jit(lambda args: self._look(jax.random.key(0), args, self._names, partial_rows=False))
-        self._find_partial = jit(lambda args: self._look(jax.random.key(0), args, None, partial_rows=True))
+        self._find = jax.jit(lambda args: self._look(jax.random.key(0), args, self._names, partial_rows=False))
+        self._find_partial = jax.jit(lambda args: self._look(jax.random.key(0), args, None, partial_rows=True))
 
     def __call__(self, *args: Any) -> None:
         """Check the data arrays.
@@ -82,7 +82,7 @@ class SupportCheck:
         Raises:
             ValueError: naming the site, the row, the value and what was expected.
         """
-        args = tuple(jnp.asarray(a) for a in args)
+        args = tuple(jnp.asarray(first_rows(a)) for a in args)
         if self._names is None:
             self._names = self._judged(args)
         if self._missing:

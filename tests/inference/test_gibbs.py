@@ -15,7 +15,6 @@ from scipy.stats import ks_2samp
 
 import vmix
 from tests.oracles import fitted, half_normal_case, poisson_case
-from vmix.compilation import jit
 from vmix.engine import Data, Schedule, Start
 from vmix.inference import Gibbs, gibbs
 from vmix.plan import make_plan
@@ -168,8 +167,8 @@ def quantities(values, log_joint):
 def p_values(plan, seed):
     """Kolmogorov-Smirnov p-values: chains after some sweeps against fresh draws of the prior and data."""
     keys = jax.random.split(jax.random.key(seed), 2 * CHAINS)
-    after = quantities(*jit(jax.vmap(partial(successive, plan)))(keys[:CHAINS]))
-    fresh = quantities(*jit(jax.vmap(lambda k: replay(plan, k, {})))(keys[CHAINS:]))
+    after = quantities(*jax.jit(jax.vmap(partial(successive, plan)))(keys[:CHAINS]))
+    fresh = quantities(*jax.jit(jax.vmap(lambda k: replay(plan, k, {})))(keys[CHAINS:]))
     return {name: ks_2samp(np.asarray(after[name]), np.asarray(fresh[name])).pvalue for name in after}
 
 
