@@ -30,7 +30,7 @@ from vmix.streaming import refuse_streaming
 from vmix.updates import maximise
 
 NETWORK_BATCH = 256
-BLOCK_ROWS = 512
+BLOCK_ROWS = 1 << 17  # bounds memory; smaller blocks are slower, for their products use one core
 
 
 class EMState(NamedTuple):

@@ -46,7 +46,7 @@ class Data(NamedTuple):
 
 
 def sum_over_blocks(function: Callable[[Data], Any], data: Data, *, block_rows: int) -> Any:
-    """Sum a function of the rows over blocks of the data: each block's matrices stay in the processor's cache.
+    """Sum a function of the rows over blocks of the data, so that memory is bounded by the block.
 
     Args:
         function: from a block to a pytree of sums over its rows.

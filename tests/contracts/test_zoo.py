@@ -64,7 +64,7 @@ def cell(request):
 
 
 def has_latent(model):
-    return model.startswith("VA")
+    return model.upper().startswith("VA")
 
 
 def test_objective_is_finite_at_every_step(cell):
