@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as Peer
 from threadpoolctl import threadpool_limits
 
-from benchmarks.recording import Case, is_recorded, load_average, record
+from benchmarks._recording import Case, is_recorded, load_average, record
 from vmix import fitting
 from vmix.door import check_arrays, prepare
 from vmix.engine import Start

@@ -16,7 +16,7 @@ from numpyro.contrib.funsor import config_enumerate
 from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import NUTS, DiscreteHMCGibbs, init_to_value
 
-from benchmarks.recording import Case, is_recorded, load_average, record
+from benchmarks._recording import Case, is_recorded, load_average, record
 from vmix import fitting
 from vmix.door import check_arrays, prepare
 from vmix.engine import Start

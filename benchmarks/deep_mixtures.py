@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import vmix
-from benchmarks.recording import RESULTS, Case, is_recorded, record
+from benchmarks._recording import RESULTS, Case, is_recorded, record
 from vmix import plots
 from vmix.inference import EM
 from vmix.metrics import clustering

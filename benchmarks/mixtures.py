@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import _mixtures_em as em
 from benchmarks import _mixtures_gibbs as gibbs
-from benchmarks.recording import RESULTS
+from benchmarks._recording import RESULTS
 
 CASES = ("em-diagonal", "em-full", "gibbs")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.recording import RESULTS, read
+from benchmarks._recording import RESULTS, read
 
 TABLE = RESULTS.parent / "RESULTS.md"
 HEAD = """# Results

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import recording, results_table
-from benchmarks.recording import FIELDS, RESULTS, Case, is_recorded, record
+from benchmarks import _recording as recording
+from benchmarks import results_table
+from benchmarks._recording import FIELDS, RESULTS, Case, is_recorded, record
 
 PATHS = sorted(RESULTS.glob("*.jsonl"))
 KINDS = {"benchmark": str, "case": str, "variant": str, "seed": int, "metrics": dict, "settings": dict}
