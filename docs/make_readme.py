@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "pictures" / "vade_digits.png"
 NUM_ROWS = 64
-SMALL = {"VAE": {"hidden": (4,)}, "VAEGMM": {"hidden": (4,)}, "VaDE": {"hidden": (4,)}}
+SMALL = {name: {"hidden": (4,)} for name in ("HMMVAE", "VAE", "VAEGMM", "VaDE")}
 
 
 def table() -> str:
@@ -35,12 +35,25 @@ def table() -> str:
     engines = (SVI(), EM(), Gibbs())
     lines = ["| model | " + " | ".join(engine.name for engine in engines) + " |", "|" + "---|" * (len(engines) + 1)]
     for name in models.__all__:
-        cells = plan_cells(getattr(models, name)(**SMALL.get(name, {})), x, engines)
+        cells = plan_cells(getattr(models, name)(**SMALL.get(name, {})), data_for(name, x), engines)
         lines.append(" | ".join([f"| `{name}`", *cells]) + " |")
     return "\n".join(lines)
 
 
-def plan_cells(model: Any, x: np.ndarray, engines: tuple) -> list[str]:
+def data_for(name: str, x: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The digits as the model takes them: rows, sequences of rows, or counts of ink."""
+    counts = np.round(16 * x).astype(np.int32)
+    shaped = {
+        "HMM": (x.reshape(8, -1, x.shape[1]),),
+        "HMMVAE": (x.reshape(8, -1, x.shape[1]),),
+        "MarkovModel": ((counts.sum(1) % 4).reshape(8, -1),),
+        "LDA": (counts,),
+        "MLDA": (counts[:, ::2], counts[:, 1::2]),
+    }
+    return shaped.get(name, (x,))
+
+
+def plan_cells(model: Any, data: tuple[np.ndarray, ...], engines: tuple) -> list[str]:
     """Plan a model once; a cell for each engine."""
     import jax
 
@@ -49,12 +62,12 @@ def plan_cells(model: Any, x: np.ndarray, engines: tuple) -> list[str]:
     from vmix.plan import make_plan
     from vmix.program import ProgramError
 
-    arrays = check_arrays((x,), missing=None)
+    arrays = check_arrays(data, missing=None)
     plan = make_plan(prepare(model, arrays), arrays, key=jax.random.key(0))
     cells = []
     for engine in engines:
         try:
-            engine.check(plan, len(x))
+            engine.check(plan, len(arrays[0]))
             cells.append(cell(explain_plan(plan, engine).rows))
         except ProgramError as error:
             cells.append(f"refused: {error}")

@@ -134,7 +134,7 @@ class EM:
     def reduce(self, plan: Plan, state: EMState, rows: Data, schedule: Schedule, chunk: Array) -> Partial:
         """The E-step on one chunk."""
         result, _, _ = self._evaluate_and_step(plan, state, rows, schedule, state.key, plan.num_rows)
-        return Partial(gather(plan, result.terms, result.responsibilities), result.per_datum.sum())
+        return Partial(gather(plan, result.terms, result.assigned, key=None), result.per_datum.sum())
 
     def apply(
         self, plan: Plan, state: EMState, total: Partial, template: Data, schedule: Schedule
@@ -164,7 +164,7 @@ class EM:
         return "one matrix product" if name in plan.frames else "evaluated in full", "exact"
 
     def _rows(self, plan: Plan, num_rows: int) -> int:
-        default = NETWORK_BATCH if plan.names(NETWORK) else num_rows
+        default = plan.layout.rows_for(NETWORK_BATCH) if plan.names(NETWORK) else num_rows
         return min(self.batch_size or default, num_rows)
 
     def _optimiser(self, plan: Plan, num_rows: int) -> optax.GradientTransformation:
@@ -176,13 +176,12 @@ class EM:
 
     def _full_sweep(self, plan: Plan, state: EMState, data: Data, schedule: Schedule) -> tuple[EMState, Info]:
         if not state.params and self._is_reducible(plan, state, data, schedule):
-            total = sum_over_blocks(
-                lambda rows: self.reduce(plan, state, rows, schedule, 0), data, block_rows=BLOCK_ROWS
-            )
+            size = plan.layout.rows_for(BLOCK_ROWS)
+            total = sum_over_blocks(lambda rows: self.reduce(plan, state, rows, schedule, 0), data, block_rows=size)
             return self.apply(plan, state, total, data.rows(0, min(2, data.num_rows)), schedule)
         key, draw_key = jax.random.split(state.key)
         result, params, opt_state = self._evaluate_and_step(plan, state, data, schedule, draw_key, data.num_rows)
-        expected = gather(plan, result.terms, result.responsibilities)
+        expected = gather(plan, result.terms, result.assigned, key=None)
         total = Partial(expected, result.per_datum.sum())
         state = EMState(state.globals, params, opt_state, None, key)
         return self._finish_sweep(plan, state, total, result, data.num_rows)
@@ -192,7 +191,11 @@ class EM:
         if plan.layout.data_dim is None or plan.per_datum:
             return False
         shapes = jax.eval_shape(lambda rows: self.reduce(plan, state, rows, schedule, 0), data)
-        return shapes.expected.responsibilities is None
+        return shapes.expected.responsibilities is None and all(
+            child in {*plan.frames, *shapes.expected.augmented, *plan.names(DISCRETE), *plan.global_terms}
+            for name in plan.globals
+            for child in plan.sites[name].children
+        )
 
     def _finish_sweep(
         self, plan: Plan, state: EMState, total: Partial, result: Evaluation, num_rows: int
@@ -212,7 +215,7 @@ class EM:
             index, batch_key = xs
             rows = data.take(index)
             result, params, opt_state = self._evaluate_and_step(plan, carry, rows, schedule, batch_key, num_rows)
-            fresh = gather(plan, result.terms, result.responsibilities)
+            fresh = gather(plan, result.terms, result.assigned, key=None)
             running = blend(carry.running, fresh, weight=size / num_rows, scale=num_rows / size)
             globals_ = self._m_step(plan, carry.globals, params, result.batch, running)
             objective = result.per_datum.mean() + self._log_prior(result) / num_rows
@@ -264,7 +267,7 @@ class EM:
             result = evaluate(
                 plan, start.globals, start.params, rows.args, key=key, labels=rows.labels, known=rows.known
             )
-            return gather(plan, result.terms, result.responsibilities)._replace(responsibilities=None)
+            return gather(plan, result.terms, result.assigned, key=None)._replace(responsibilities=None)
 
         sums = jax.tree.map(lambda a: a.sum(0), jax.lax.map(one, order))
         return jax.tree.map(lambda a: a * (data.num_rows / order.size), sums)

@@ -22,11 +22,13 @@ import optax
 from jax import Array
 from numpyro.infer.hmc import hmc
 
+from vmix.assignments import Assigned
+from vmix.assignments import draw as assign
 from vmix.engine import Data, Info, Partial, Schedule, Start, check_options
+from vmix.enumeration import LocalTerms
 from vmix.free_energy import evaluate
 from vmix.inference.latent_moves import LatentMove, move_latents
 from vmix.log_joint import Batch, Expected, batch_terms, gather, guide_factors, state_log_weights
-from vmix.numerics import log_normalise, sample_categorical
 from vmix.plan import Plan
 from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK
 from vmix.streaming import refuse_streaming
@@ -43,7 +45,7 @@ class GibbsState(NamedTuple):
     Attributes:
         globals: current values.
         params: network parameters.
-        assignments: the joint state of the discrete sites of each datum, shape (N,).
+        assignments: the joint state of the discrete sites of each datum, shape (N,); (N, T) where there are steps.
         latents: draws of the continuous latents.
         moves: step sizes and acceptance of the latents' moves; None without latents.
         hmc: NumPyro's HMC state of the unrecognised globals; None without any.
@@ -122,9 +124,10 @@ class Gibbs:
         latents, _ = guide_factors(plan, start.params, data.args, key=latent_key)
         batch = Batch(data.args, latents, {}, data.labels, data.known)
         terms, _ = batch_terms(plan, start.globals, start.params, batch)
-        weights = _rows_of(state_log_weights(plan, terms, batch), data.num_rows)
-        assignments = sample_categorical(assign_key, weights)
-        expected = gather(plan, terms, jax.nn.one_hot(assignments, plan.layout.num_states))
+        weights = _cells_of(plan, state_log_weights(plan, terms, batch), data)
+        draw_key, hidden_key = jax.random.split(assign_key)
+        assignments, assigned = assign(draw_key, plan.layout, terms, weights)
+        expected = gather(plan, terms, assigned, key=hidden_key)
         moves = LatentMove.start() if plan.latents else None
         opt_state = self._optimiser().init(start.params) if start.params else None
         hmc_state = self._start_hmc(plan, start, batch, expected, hmc_key) if plan.others else None
@@ -134,7 +137,8 @@ class Gibbs:
 
     def step(self, plan: Plan, state: GibbsState, data: Data, schedule: Schedule) -> tuple[GibbsState, Info]:
         """One sweep over every block."""
-        keys = dict(zip(("next", "latent", "assign", "global", "net"), jax.random.split(state.key, 5), strict=True))
+        names = ("next", "latent", "assign", "global", "net", "hidden")
+        keys = dict(zip(names, jax.random.split(state.key, len(names)), strict=True))
         warm = state.sweep < self.num_warmup
         latents, moves = state.latents, state.moves
         diagnostics: dict[str, Array] = {}
@@ -143,10 +147,10 @@ class Gibbs:
             diagnostics |= {"encoder_acceptance": moves.proposal_rate, "mala_acceptance": moves.mala_rate}
         batch = Batch(data.args, latents, {}, data.labels, data.known)
         terms, log_prior = batch_terms(plan, state.globals, state.params, batch)
-        weights = _rows_of(state_log_weights(plan, terms, batch, beta=schedule.beta), data.num_rows)
-        assignments = sample_categorical(keys["assign"], weights)
-        total = log_normalise(weights)[1].sum() + _row_total(terms.base(), data.num_rows) + log_prior
-        expected = gather(plan, terms, jax.nn.one_hot(assignments, plan.layout.num_states))
+        weights = _cells_of(plan, state_log_weights(plan, terms, batch, beta=schedule.beta), data)
+        assignments, assigned = assign(keys["assign"], plan.layout, terms, weights)
+        total = _log_evidence(plan, terms, assigned, data) + log_prior
+        expected = gather(plan, terms, assigned, key=keys["hidden"])
         globals_, hmc_state, moved = self._draw_globals(plan, state, batch, expected, schedule, key=keys["global"])
         diagnostics |= moved
         params, opt_state = state.params, state.opt_state
@@ -181,10 +185,10 @@ class Gibbs:
         key = jax.random.fold_in(state.key, chunk)
         batch = Batch(rows.args, {}, {}, rows.labels, rows.known)
         terms, _ = batch_terms(plan, state.globals, state.params, batch)
-        weights = _rows_of(state_log_weights(plan, terms, batch, beta=schedule.beta), rows.num_rows)
-        assignments = sample_categorical(key, weights)
-        total = log_normalise(weights)[1].sum() + _row_total(terms.base(), rows.num_rows)
-        return Partial(gather(plan, terms, jax.nn.one_hot(assignments, plan.layout.num_states)), total)
+        weights = _cells_of(plan, state_log_weights(plan, terms, batch, beta=schedule.beta), rows)
+        draw_key, hidden_key = jax.random.split(key)
+        _, assigned = assign(draw_key, plan.layout, terms, weights)
+        return Partial(gather(plan, terms, assigned, key=hidden_key), _log_evidence(plan, terms, assigned, rows))
 
     def apply(
         self, plan: Plan, state: GibbsState, total: Partial, template: Data, schedule: Schedule
@@ -234,7 +238,7 @@ class Gibbs:
     def _network_step(self, plan: Plan, state: GibbsState, globals_: dict, data: Data, key: Array) -> tuple:
         """One Optax step of the networks on the free energy of a random minibatch."""
         index_key, eval_key = jax.random.split(key)
-        size = min(NETWORK_BATCH, data.num_rows)
+        size = min(plan.layout.rows_for(NETWORK_BATCH), data.num_rows)
         rows = data.take(jax.random.randint(index_key, (size,), 0, data.num_rows))
 
         def loss(params: dict) -> Array:
@@ -280,9 +284,11 @@ def _potential(plan: Plan) -> Any:
     return generate
 
 
-def _rows_of(weights: Array, num_rows: int) -> Array:
-    return jnp.broadcast_to(weights, (num_rows, weights.shape[1]))
+def _cells_of(plan: Plan, weights: Array, data: Data) -> Array:
+    return jnp.broadcast_to(weights, (data.num_rows * plan.layout.cells_per_datum, weights.shape[1]))
 
 
-def _row_total(per_row: Array, num_rows: int) -> Array:
-    return jnp.broadcast_to(per_row, (num_rows,)).sum()
+def _log_evidence(plan: Plan, terms: LocalTerms, assigned: Assigned, data: Data) -> Array:
+    """log p(data | globals, latents) summed over the data, nats."""
+    per_row = assigned.log_total + plan.layout.sum_cells(terms.base()) + terms.rows
+    return jnp.broadcast_to(per_row, (data.num_rows,)).sum()

@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 from jax import Array
 
 from vmix.engine import Data
-from vmix.enumeration import collapse
+from vmix.enumeration import site_log_prob
+from vmix.layout import collapse
 from vmix.log_joint import Batch, batch_terms, guide_factors, state_log_weights
 from vmix.plan import Plan
 
@@ -62,8 +64,7 @@ def move_latents(
         return latent_log_density(plan, state.globals, state.params, data, latents, state.assignments, beta=beta)
 
     def log_proposal(factors: Mapping, latents: Latents) -> Array:
-        plain = replace(plan.layout, discrete=())
-        return sum(collapse(plain, factors[n].log_prob(latents[n]))[:, 0] for n in plan.latents)
+        return sum(_factor_log_prob(plan, factors[n], latents[n]) for n in plan.latents)
 
     proposal, factors = guide_factors(plan, state.params, data.args, key=propose_key)
     gain = log_density(proposal) - log_density(state.latents)
@@ -77,12 +78,20 @@ def move_latents(
 def latent_log_density(
     plan: Plan, globals_: Mapping, params: Mapping, data: Data, latents: Latents, assignments: Array, *, beta: Array
 ) -> Array:
-    """log p(x_n, z_n | c_n), up to what does not depend on z; nats, shape (N,)."""
+    """log p(x_n, z_n | c_n) of each cell, up to what does not depend on z; nats, shape (cells,)."""
     batch = Batch(data.args, latents, {}, None, data.known)
     terms, _ = batch_terms(plan, globals_, params, batch)
     weights = state_log_weights(plan, terms, batch, beta=beta)
-    weights = jnp.broadcast_to(weights, (assignments.shape[0], weights.shape[1]))
-    return jnp.take_along_axis(weights, assignments[:, None], 1)[:, 0] + terms.base()
+    states = assignments.reshape(-1, 1)
+    weights = jnp.broadcast_to(weights, (states.shape[0], weights.shape[1]))
+    return jnp.take_along_axis(weights, states, 1)[:, 0] + terms.base()
+
+
+def _factor_log_prob(plan: Plan, factor: dist.Distribution, value: Array) -> Array:
+    """log q(z) of each cell, shape (cells,)."""
+    plain = replace(plan.layout, discrete=())
+    steps = plan.layout.num_steps is not None
+    return collapse(plain, site_log_prob(factor, value, steps=steps), steps=steps)[:, 0]
 
 
 def mala(
@@ -100,18 +109,19 @@ def mala(
     gain = there - here
     for n in names:
         reverse = (latents[n] - proposal[n] - step**2 / 2 * back[n]) / step
-        gain += 0.5 * (_row_squares(noise[n]) - _row_squares(reverse))
+        gain += 0.5 * (_squares(plan, noise[n]) - _squares(plan, reverse))
     return _accept(plan, accept_key, gain, proposal, latents)
 
 
 def _accept(plan: Plan, key: Array, gain: Array, proposal: Latents, current: Latents) -> tuple[dict, Array]:
-    accepted = jnp.log(jax.random.uniform(key, gain.shape)) < gain  # False for NaN
+    accepted = plan.layout.to_rows(jnp.log(jax.random.uniform(key, gain.shape)) < gain)  # False for NaN
     chosen = {}
     for name, value in current.items():
-        mask = accepted.reshape(accepted.shape + (1,) * (value.ndim - 1))
+        mask = accepted.reshape(accepted.shape + (1,) * (value.ndim - accepted.ndim))
         chosen[name] = jnp.where(mask, proposal[name], value)
     return chosen, accepted.mean()
 
 
-def _row_squares(array: Array) -> Array:
-    return jnp.square(array).reshape(array.shape[0], -1).sum(-1)
+def _squares(plan: Plan, array: Array) -> Array:
+    cells = plan.layout.to_cells(array)
+    return jnp.square(cells).reshape(cells.shape[0], -1).sum(-1)

@@ -172,7 +172,7 @@ class SVI:
         return "one matrix product" if name in plan.frames else "evaluated in full", "exact"
 
     def _rows(self, plan: Plan, num_rows: int) -> int:
-        default = NETWORK_BATCH if plan.names(NETWORK) else num_rows
+        default = plan.layout.rows_for(NETWORK_BATCH) if plan.names(NETWORK) else num_rows
         return min(self.batch_size or default, num_rows)
 
     def _svi(self, plan: Plan) -> numpyro.infer.SVI:

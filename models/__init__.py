@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from vmix.models.bernoulli_mixture import BernoulliMixture
     from vmix.models.dirichlet_process_mixture import DirichletProcessMixture
     from vmix.models.gaussian_mixture import GaussianMixture
+    from vmix.models.hmm import HMM
+    from vmix.models.hmm_vae import HMMVAE
+    from vmix.models.lda import LDA
+    from vmix.models.markov_model import MarkovModel
+    from vmix.models.mlda import MLDA
     from vmix.models.vade import VaDE
     from vmix.models.vae import VAE
     from vmix.models.vae_gmm import VAEGMM
@@ -24,12 +29,29 @@ _HOMES = {
     "BernoulliMixture": "bernoulli_mixture",
     "DirichletProcessMixture": "dirichlet_process_mixture",
     "GaussianMixture": "gaussian_mixture",
+    "HMM": "hmm",
+    "HMMVAE": "hmm_vae",
+    "LDA": "lda",
+    "MLDA": "mlda",
+    "MarkovModel": "markov_model",
     "VAE": "vae",
     "VAEGMM": "vae_gmm",
     "VaDE": "vade",
 }
 
-__all__ = ["BernoulliMixture", "DirichletProcessMixture", "GaussianMixture", "VAE", "VAEGMM", "VaDE"]
+__all__ = [
+    "BernoulliMixture",
+    "DirichletProcessMixture",
+    "GaussianMixture",
+    "HMM",
+    "HMMVAE",
+    "LDA",
+    "MLDA",
+    "MarkovModel",
+    "VAE",
+    "VAEGMM",
+    "VaDE",
+]
 
 
 def __getattr__(name: str) -> Any:

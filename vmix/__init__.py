@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vmix.compilation import avoid_lapack_deadlock
 
 if TYPE_CHECKING:
-    from vmix import data, distributions, inference, metrics, models, networks, plots
+    from vmix import compose, data, distributions, inference, metrics, models, networks, plots, sequences
     from vmix.conformance import check_program
     from vmix.explaining import explain
     from vmix.fitting import fit
@@ -35,11 +35,11 @@ _HOMES = {
     "fit": "vmix.fitting",
     "load": "vmix.results",
 }
-_SUBMODULES = ("data", "distributions", "inference", "metrics", "models", "networks", "plots")
+_SUBMODULES = ("compose", "data", "distributions", "inference", "metrics", "models", "networks", "plots", "sequences")
 
 __all__ = [
-    "Fit", "Program", "__version__", "check_program", "data", "distributions", "explain", "fit", "inference", "load",
-    "metrics", "models", "networks", "plots",
+    "Fit", "Program", "__version__", "check_program", "compose", "data", "distributions", "explain", "fit", "inference",
+    "load", "metrics", "models", "networks", "plots", "sequences",
 ]  # fmt: skip
 
 

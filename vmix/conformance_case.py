@@ -13,10 +13,10 @@ from jax import Array
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
+from vmix.assignments import expect
 from vmix.explaining import Explanation, explain_plan
 from vmix.inference import EM
 from vmix.log_joint import Batch, batch_terms, state_log_weights
-from vmix.numerics import log_normalise
 from vmix.plan import Plan, make_plan
 from vmix.program import LATENT, NETWORK, OBSERVED, Program
 
@@ -122,7 +122,8 @@ class Case:
 
         def compute(globals_: dict, batch: Batch) -> tuple[Array, Array]:
             terms, prior = batch_terms(plan, globals_, plan.params, batch)
-            total = log_normalise(state_log_weights(plan, terms, batch))[1] + terms.base()
+            total = expect(plan.layout, terms, state_log_weights(plan, terms, batch)).log_total
+            total = total + plan.layout.sum_cells(terms.base()) + terms.rows
             return jnp.broadcast_to(total, batch.args[0].shape[:1]), prior
 
         return jax.jit(compute)

@@ -13,6 +13,7 @@ from jax import Array
 from numpyro import handlers
 from numpyro.infer.util import log_density
 
+from vmix.assignments import given
 from vmix.conformance_case import TOLERANCE, Case, Fault, Skip, relative_gap
 from vmix.log_joint import Batch, batch_terms, gather, site_density
 from vmix.plan import Plan
@@ -135,7 +136,7 @@ def _conditional_gap(case: Case, name: str, globals_: dict, batch: Batch, states
 
     def differences(globals_: dict, batch: Batch, states: Array, noise: Array) -> tuple[Array, Array]:
         terms, _ = batch_terms(plan, globals_, plan.params, batch)
-        expected = gather(plan, terms, jax.nn.one_hot(states, plan.layout.num_states))
+        expected = gather(plan, terms, given(plan.layout, terms, states), key=None)
         density = site_density(plan, name, globals_, plan.params, batch, expected)
         exponent = conditional.solve(density, conditional.probe(globals_[name]))
         points = conditional.scatter(noise, exponent.mode(globals_[name]))

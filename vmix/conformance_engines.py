@@ -12,6 +12,7 @@ from jax import Array
 from numpyro.distributions import biject_to
 from scipy.special import ndtri
 
+from vmix.assignments import expect
 from vmix.conformance_case import Case, Fault, Skip, as_float
 from vmix.engine import Data, Schedule, Start
 from vmix.inference import EM, Gibbs
@@ -45,7 +46,8 @@ class _Climb:
         def one(key: Array) -> dict:
             first = start_responsibilities(self.plan, start, batch, key=key, clusters="k-means")
             terms, _ = batch_terms(self.plan, globals_, self.plan.params, batch)
-            return maximise(self.plan, globals_, self.plan.params, batch, gather(self.plan, terms, first))
+            expected = gather(self.plan, terms, expect(self.plan.layout, terms, jnp.log(first)), key=None)
+            return maximise(self.plan, globals_, self.plan.params, batch, expected)
 
         return jax.lax.map(one, keys)
 
@@ -172,14 +174,15 @@ def _errors(plan: Plan, best: dict, truth: dict, values: dict, args: tuple) -> s
     """How far the fit is from the truth, in terms that do not change when components trade labels."""
     parts = []
     for name in plan.globals:
-        found, expected = (np.sort(np.asarray(v[name]), axis=0) for v in (best, truth))
+        found, expected = (np.sort(np.atleast_1d(v[name]), axis=0) for v in (best, truth))
         error = np.sqrt(np.mean((found - expected) ** 2)) / max(np.sqrt(np.mean(expected**2)), 1e-12)
         parts.append(f"{name} {error:.1%}")
     text = "relative error of sorted values: " + ", ".join(parts)
     if not plan.layout.discrete:
         return text
     terms, _ = batch_terms(plan, best, plan.params, Batch(args, {}, {}, None))
-    states = state_log_weights(plan, terms, Batch(args, {}, {}, None)).argmax(1)
+    weights = state_log_weights(plan, terms, Batch(args, {}, {}, None))
+    states = expect(plan.layout, terms, weights).shares.argmax(1)
     shape = [int(size) for _, size in plan.layout.discrete]
     drawn = np.ravel_multi_index([np.asarray(values[n]).ravel() for n, _ in plan.layout.discrete], shape, order="F")
     found = np.broadcast_to(np.asarray(states), drawn.shape)

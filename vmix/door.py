@@ -70,6 +70,7 @@ def check_components(plan: Plan, num_rows: int) -> None:
     Raises:
         ValueError: naming the site.
     """
+    num_rows *= plan.layout.cells_per_datum
     if num_rows < 2 and plan.layout.discrete:
         raise ValueError("the data have 1 row; a mixture needs two rows or more: give an array of shape (N, D)")
     if getattr(plan.program.source, "may_be_empty", False):
@@ -98,10 +99,10 @@ def check_labels(plan: Plan, observed: Mapping[str, Any] | None, num_rows: int) 
     for name, values in observed.items():
         if name not in sizes:
             raise ValueError(f"observed={{{name!r}: ...}}: the program's discrete sites are {sorted(sizes)}")
-        array = np.asarray(values)
-        if array.shape != (num_rows,) or array.dtype.kind not in "iu":
+        array, shape = np.asarray(values), _cell_shape(plan, num_rows)
+        if array.shape != shape or array.dtype.kind not in "iu":
             raise ValueError(
-                f"observed[{name!r}] must be whole numbers of shape ({num_rows},), found {array.dtype} {array.shape}"
+                f"observed[{name!r}] must be whole numbers of shape {shape}, found {array.dtype} {array.shape}"
             )
         if array.min() < -1 or array.max() >= sizes[name]:
             raise ValueError(
@@ -110,6 +111,52 @@ def check_labels(plan: Plan, observed: Mapping[str, Any] | None, num_rows: int) 
             )
         labels[name] = jnp.asarray(array, jnp.int32)
     return labels or None
+
+
+def check_messages(plan: Plan, messages: Mapping[str, Any] | None, num_rows: int) -> dict[str, Array]:
+    """Check the messages about discrete sites: log potentials of their values, nats.
+
+    Raises:
+        TypeError: if `messages` is not a dict.
+        ValueError: for unknown sites, wrong shapes, NaN, or a datum with no possible value.
+    """
+    if messages is None:
+        return {}
+    if not isinstance(messages, Mapping):
+        raise TypeError(f'messages must be a dict by site, as {{"c": log_potentials}}, found {type(messages).__name__}')
+    sizes = dict(plan.layout.discrete)
+    found = {}
+    for name, values in messages.items():
+        if name not in sizes:
+            raise ValueError(f"messages={{{name!r}: ...}}: the program's discrete sites are {sorted(sizes)}")
+        array, shape = np.asarray(values, np.float32), (*_cell_shape(plan, num_rows), sizes[name])
+        if array.shape != shape:
+            raise ValueError(
+                f"messages[{name!r}] must have shape {shape}: log potentials of {sizes[name]} values; "
+                f"found {array.shape}"
+            )
+        if np.isnan(array).any() or np.isposinf(array).any():
+            raise ValueError(f"messages[{name!r}] has NaN or infinity; expected log potentials, -inf for impossible")
+        if np.isneginf(array).all(-1).any():
+            where = np.argwhere(np.isneginf(array).all(-1))[0].tolist()
+            raise ValueError(f"messages[{name!r}] leaves no value possible at row {where}; expected one finite entry")
+        found[name] = jnp.asarray(array)
+    return found
+
+
+def join_messages(labels: Mapping[str, Array] | None, messages: Mapping[str, Array]) -> dict[str, Array] | None:
+    """Labels and messages in one dict; where a site has both, the label rules out values of the message."""
+    joined = dict(labels or {})
+    for name, message in messages.items():
+        if name in joined:
+            known = joined[name][..., None]
+            message = jnp.where((known < 0) | (known == jnp.arange(message.shape[-1])), message, -jnp.inf)
+        joined[name] = message
+    return joined or None
+
+
+def _cell_shape(plan: Plan, num_rows: int) -> tuple[int, ...]:
+    return (num_rows,) if plan.layout.num_steps is None else (num_rows, plan.layout.num_steps)
 
 
 def given_globals(plan: Plan, default: dict[str, Array], init: Mapping[str, Any]) -> dict[str, Array]:

@@ -21,7 +21,7 @@ class Data(NamedTuple):
 
     Attributes:
         args: the data arrays, each with N rows.
-        labels: observed values of discrete sites, -1 where unknown; None without any.
+        labels: observed values of discrete sites (-1 where unknown), or messages about them; None without any.
         known: statistics and base measures of the compressed sites, where they are kept; None otherwise.
     """
 
@@ -154,7 +154,7 @@ class Annealing:
 
     def values(self, start: int, length: int) -> Array:
         """Beta at steps `start, ..., start + length - 1`."""
-        t = jnp.arange(start, start + length)
+        t = start + jnp.arange(length)
         rise = jnp.clip(t / max(self.steps, 1), 0.0, 1.0) if self.steps else jnp.ones(length)
         return self.first + (1.0 - self.first) * rise
 

@@ -11,9 +11,9 @@ and the matrix over (n, k) is one matrix product.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,90 +22,73 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
+from vmix.distributions.augmented import Augmented
+from vmix.distributions.structured import StructuredDiscrete
 from vmix.families import Atom, Family, Frame, family_of, inner, unwrap
+from vmix.layout import Layout, collapse, is_enumerated
 
 
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["eta", "bias", "statistics", "base"], meta_fields=["hard_zeros"]
+)
 @dataclass(frozen=True)
-class Layout:
-    """Where things stand in a batch shape `[values of discrete sites..., plates...]`.
-
-    Attributes:
-        data_dim: the data plate's dimension, counted from the right (-1 is the last); None without a data plate.
-        nesting: the number of plate dimensions.
-        discrete: the discrete local sites and their numbers of values, in program order.
-    """
-
-    data_dim: int | None
-    nesting: int
-    discrete: tuple[tuple[str, int], ...] = ()
-
-    @property
-    def num_states(self) -> int:
-        """The number of joint values of the discrete sites (1 without any)."""
-        return math.prod(size for _, size in self.discrete)
-
-    @property
-    def value_sizes(self) -> tuple[int, ...]:
-        """Sizes of the enumeration dimensions, leftmost first (the last discrete site is leftmost)."""
-        return tuple(size for _, size in reversed(self.discrete))
-
-    def enumerated(self) -> dict[str, Array]:
-        """All values of each discrete site, each in its own leftmost dimension."""
-        return {
-            name: jnp.arange(size).reshape((size,) + (1,) * (self.nesting + i))
-            for i, (name, size) in enumerate(self.discrete)
-        }
-
-    def state_values(self) -> dict[str, Array]:
-        """The value of each discrete site in each joint state: name to shape (num_states,)."""
-        grids = jnp.unravel_index(jnp.arange(self.num_states), self.value_sizes) if self.discrete else ()
-        return {name: grid for (name, _), grid in zip(reversed(self.discrete), grids, strict=True)}
-
-
-class Compressed(NamedTuple):
-    """One compressed child: log p(x_n | c = k) = <eta_k, statistics_n> + bias_k + base_n.
+class Compressed:
+    """One compressed child: log p(x_n | c = k) = <eta_k, statistics_n> + bias_k + base_n, n a cell.
 
     Attributes:
         eta: natural parameters, shape (K, P).
         bias: minus the log-normaliser, shape (K,).
-        statistics: sufficient statistics in the site's frame, shape (N, P).
-        base: base measures, shape (N,).
+        statistics: sufficient statistics in the site's frame, shape (N, P), or (N T, P) with steps.
+        base: base measures, shape (N,), or (N T,).
+        hard_zeros: whether eta may hold minus infinity.
     """
 
     eta: Array
     bias: Array
     statistics: Array
     base: Array
+    hard_zeros: bool = True
 
 
 class LocalTerms(NamedTuple):
-    """Local log densities for N data and K joint states, in nats.
+    """Local log densities for N data and K joint states, in nats; over cells, N T of them, where there are steps.
 
     Attributes:
-        log_prior: log p(c = k), shape (1, K), or (N, K) where it differs per datum.
+        log_prior: log p(c = k), shape (1, K), or (N, K) where it differs per datum; zero beside a structured prior.
+        prior: the structured discrete prior; None without one.
         compressed: the compressed children, by name.
-        dense: log densities of children of a discrete site that do not compress, shape (N, K); None without any.
-        shared: log densities that do not depend on the discrete sites, shape (N,) or (1,).
+        dense: log densities of children of a discrete site that do not compress, shape (cells, K); None without any.
+        augmented: observed sites with hidden variables of their own, and their values, by name.
+        shared: log densities of a cell that do not depend on the discrete sites, shape (cells,) or (1,).
+        rows: log densities of a datum as a whole, where there are steps, shape (N,) or (1,).
     """
 
     log_prior: Array
+    prior: StructuredDiscrete | None
     compressed: dict[str, Compressed]
     dense: Array | None
+    augmented: dict[str, tuple[Augmented, Array]]
     shared: Array
+    rows: Array
 
     def likelihood(self) -> Array:
-        """log p(children of c | c = k), base measures aside, shape (N or 1, K)."""
+        """log p(children of c | c = k), base measures aside, shape (cells or 1, K)."""
         matrix = jnp.zeros_like(self.log_prior[:1]) if self.dense is None else self.dense
         if self.compressed:
             parts = self.compressed.values()
             eta = jnp.concatenate([part.eta for part in parts], -1)
             statistics = jnp.concatenate([part.statistics for part in parts], -1)
-            matrix = matrix + inner(eta, statistics) + sum(part.bias for part in parts)
+            hard_zeros = any(part.hard_zeros for part in parts)
+            matrix = matrix + inner(eta, statistics, hard_zeros=hard_zeros) + sum(part.bias for part in parts)
         return matrix
 
     def base(self) -> Array:
-        """Base measures and all else that does not depend on the discrete sites, shape (N,) or (1,)."""
-        return self.shared + sum(part.base for part in self.compressed.values())
+        """Base measures and all else of a cell that does not depend on the discrete sites, shape (cells,) or (1,)."""
+        return self.shared + self.base_measures()
+
+    def base_measures(self) -> Array:
+        """Base measures of the compressed children, shape (cells,) or (1,)."""
+        return sum((part.base for part in self.compressed.values()), jnp.zeros((1,)))
 
 
 def local_terms(
@@ -124,68 +107,68 @@ def local_terms(
         sites: local sample sites of the trace, by name; discrete ones hold all their values.
         frames: the data frame of each site to compress; the others are evaluated in full.
         factors: variational factors of continuous latents; their expected statistics replace the draw's.
-        known: statistics and base measures computed before, by site; they stand in for the trace's.
+        known: statistics and base measures computed before, by site, row by row; they stand in for the trace's.
         missing: whether NaN in an observed value means missing.
 
     Returns:
         The terms of these sites.
     """
     discrete = {name for name, _ in layout.discrete}
-    log_prior, dense, shared = jnp.zeros((1, 1)), None, jnp.zeros((1,))
-    compressed = {}
+    log_prior, dense, shared, rows = jnp.zeros((1, 1)), None, jnp.zeros((1,)), jnp.zeros((1,))
+    prior, compressed, augmented = None, {}, {}
     for name, site in sites.items():
-        if name in discrete:
+        if name in discrete and layout.num_steps is not None:
+            prior = unwrap(site["fn"]).base
+        elif name in discrete:
             log_prior = log_prior + collapse(layout, unwrap(site["fn"]).base.log_prob(site["value"]))
         elif name in frames:
             term = _compress(layout, site, frames[name], (factors or {}).get(name), missing)
-            statistics, base = (known or {}).get(name, (term.statistics, term.base))
-            compressed[name] = term._replace(statistics=statistics, base=base)
+            if name in (known or {}):
+                statistics, base = (layout.to_cells(array) for array in known[name])
+                term = replace(term, statistics=statistics, base=base)
+            compressed[name] = term
         else:
-            matrix = collapse(layout, site_log_prob(site["fn"], site["value"], missing=missing))
+            if isinstance(unwrap(site["fn"]).base, Augmented):
+                augmented[name] = (unwrap(site["fn"]).base, site["value"])
+            steps = has_steps(layout, site)
+            matrix = collapse(
+                layout, site_log_prob(site["fn"], site["value"], missing=missing, steps=steps), steps=steps
+            )
             if is_enumerated(layout, site["fn"].batch_shape):
                 dense = matrix if dense is None else dense + matrix
-            else:
+            elif steps or layout.num_steps is None:
                 shared = shared + matrix[:, 0]
+            else:
+                rows = rows + matrix[:, 0]
     log_prior = jnp.broadcast_to(log_prior, (log_prior.shape[0], layout.num_states))
-    return LocalTerms(log_prior, compressed, dense, shared)
+    return LocalTerms(log_prior, prior, compressed, dense, augmented, shared, rows)
 
 
-def is_enumerated(layout: Layout, batch_shape: tuple[int, ...]) -> bool:
-    """Whether a batch shape has an enumeration dimension, so its site is a child of a discrete one."""
-    return len(batch_shape) > layout.nesting
+def has_steps(layout: Layout, site: dict) -> bool:
+    """Whether the first dimension of a site's event is that of the structured discrete site's steps."""
+    atom = unwrap(site["fn"])
+    if layout.num_steps is None or not atom.event_dims:
+        return False
+    shape, first = jnp.shape(site["value"]), atom.event_dims + atom.base.event_dim
+    return len(shape) >= first and shape[-first] == layout.num_steps
 
 
-def collapse(layout: Layout, log_prob: Array) -> Array:
-    """Sum a log density over every plate but the data plate.
-
-    Args:
-        layout: where the dimensions stand.
-        log_prob: log densities, shape `[values..., plates...]`.
+def site_log_prob(fn: dist.Distribution, value: Array, *, missing: bool = False, steps: bool = False) -> Array:
+    """Log density of a value, with NaN elements left out where `missing`.
 
     Returns:
-        Matrix at [n, k], shape (N or 1, K or 1).
+        Nats, shape `fn.batch_shape` broadcast; with `steps`, one dimension more, in which they are not summed.
     """
-    num_discrete = len(layout.discrete)
-    full = log_prob.reshape((1,) * (num_discrete + layout.nesting - log_prob.ndim) + log_prob.shape)
-    data_axis = full.ndim + layout.data_dim if layout.data_dim is not None else None
-    summed = tuple(axis for axis in range(num_discrete, full.ndim) if axis != data_axis)
-    matrix = full.sum(summed)
-    if data_axis is None:
-        matrix = matrix[..., None]
-    if math.prod(matrix.shape[:-1]) == 1:
-        return matrix.reshape(-1)[:, None]
-    return jnp.broadcast_to(matrix, layout.value_sizes + matrix.shape[-1:]).reshape(layout.num_states, -1).T
-
-
-def site_log_prob(fn: dist.Distribution, value: Array, *, missing: bool = False) -> Array:
-    """Log density of a value, with NaN elements left out where `missing`; shape `fn.batch_shape` broadcast."""
     # data are checked at the door; NumPyro's own check would make grey Bernoulli pixels impossible
     with numpyro.validation_enabled(False):
-        if not missing or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        partial_rows = missing and jnp.issubdtype(jnp.result_type(value), jnp.floating)
+        if not partial_rows and not steps:
             return fn.log_prob(value)
         atom = unwrap(fn)
-        element = jnp.where(_weight(atom, value, True), atom.base.log_prob(_fill(value, atom)), 0.0)
-    return element.sum(tuple(range(-atom.event_dims, 0))) if atom.event_dims else element
+        weight = _weight(atom, value, missing)
+        element = atom.base.log_prob(_fill(value, atom) if partial_rows else value)
+        element = element if weight is None else jnp.where(weight, element, 0.0)
+    return element.sum(tuple(range(-atom.event_dims + steps, 0))) if atom.event_dims > steps else element
 
 
 def fill_missing(value: Array) -> Array:
@@ -209,10 +192,13 @@ def compressible(layout: Layout, site: dict) -> tuple[Family | None, str]:
     if isinstance(atom.mask, jax.Array) and atom.mask.ndim > layout.nesting + atom.event_dims:
         return None, "its mask depends on a discrete site"
     eta, log_normaliser = family.natural(atom.base, _identity_frame())
-    axis = layout.data_dim - atom.event_dims
+    axes = {layout.data_dim - atom.event_dims: "datum"}
+    if has_steps(layout, site):
+        axes[-atom.event_dims] = "step"
     for array in (eta[..., 0], log_normaliser):
-        if array.ndim >= -axis and array.shape[axis] != 1:
-            return None, "its parameters differ per datum"
+        for axis, what in axes.items():
+            if array.ndim >= -axis and array.shape[axis] != 1:
+                return None, f"its parameters differ per {what}"
     return family, "one matrix product"
 
 
@@ -221,12 +207,20 @@ def data_frame(layout: Layout, site: dict) -> Frame:
     atom = unwrap(site["fn"])
     family = family_of(atom.base)
     axis = layout.data_dim - atom.event_dims - atom.base.event_dim
-    value = jnp.asarray(site["value"])
-    frame = family.frame(jnp.moveaxis(value, axis, 0))
+    rows = jnp.moveaxis(jnp.asarray(site["value"]), axis, 0)
+    steps = has_steps(layout, site)
+    # rows are [N, other plates..., T, elements...]: the other plates are all but one of the nesting
+    step_axis = rows.ndim - atom.event_dims - atom.base.event_dim
+    if steps:
+        rows = jnp.moveaxis(rows, step_axis, 1).reshape((-1, *rows.shape[1:step_axis], *rows.shape[step_axis + 1 :]))
+    frame = family.frame(rows)
 
     def back(array: Array) -> Array:
         array = jnp.asarray(array)
-        return array if array.ndim == 0 else jnp.moveaxis(array[None], 0, axis)
+        if array.ndim == 0:
+            return array
+        array = array[None]
+        return jnp.moveaxis(jnp.expand_dims(array, step_axis) if steps else array, 0, axis)
 
     return Frame(back(frame.shift), back(frame.scale))
 
@@ -234,19 +228,19 @@ def data_frame(layout: Layout, site: dict) -> Frame:
 def _compress(layout: Layout, site: dict, frame: Frame, factor: Any, missing: bool) -> Compressed:
     atom, value = unwrap(site["fn"]), site["value"]
     family = family_of(atom.base)
-    shape = _element_shape(layout, site["fn"], atom)
+    where = _Where(layout, atom, _element_shape(layout, site, atom), has_steps(layout, site))
     weight = _weight(atom, value, missing)
     value = _fill(value, atom) if missing else value
-    statistics = _rows(layout, atom, _statistics(family, atom, value, factor, frame), shape, trailing=1)
-    base = _rows(layout, atom, family.base_measure(atom.base, value, frame), shape, trailing=0)
+    statistics = where.cells(_statistics(family, atom, value, factor, frame), trailing=1)
+    base = where.cells(family.base_measure(atom.base, value, frame), trailing=0)
     eta, log_normaliser = family.natural(atom.base, frame)
     rest = statistics.shape[1:-1]
-    eta = _states(layout, atom, eta, rest, trailing=1)
-    log_normaliser = _states(layout, atom, log_normaliser, rest, trailing=0)
-    num_states, num_rows = layout.num_states, statistics.shape[0]
+    eta = where.states(eta, rest, trailing=1)
+    log_normaliser = where.states(log_normaliser, rest, trailing=0)
+    num_states, num_cells = layout.num_states, statistics.shape[0]
     bias = -log_normaliser.reshape(num_states, -1).sum(-1)
     if weight is not None:
-        weight = jnp.broadcast_to(_rows(layout, atom, weight, shape, trailing=0), statistics.shape[:-1])
+        weight = jnp.broadcast_to(where.cells(weight, trailing=0), statistics.shape[:-1])
         base = jnp.where(weight, base, 0.0)
         counts = weight[..., None].astype(statistics.dtype)
         statistics = jnp.concatenate([jnp.where(weight[..., None], statistics, 0.0), counts], -1)
@@ -255,8 +249,9 @@ def _compress(layout: Layout, site: dict, frame: Frame, factor: Any, missing: bo
     return Compressed(
         eta.reshape(num_states, -1),
         bias,
-        statistics.reshape(num_rows, -1),
-        base.reshape(num_rows, -1).sum(-1),
+        statistics.reshape(num_cells, -1),
+        base.reshape(num_cells, -1).sum(-1),
+        family.hard_zeros,
     )
 
 
@@ -293,26 +288,44 @@ def _identity_frame() -> Frame:
     return Frame(jnp.zeros(()), jnp.ones(()))
 
 
-def _element_shape(layout: Layout, fn: dist.Distribution, atom: Atom) -> tuple[int, ...]:
+def _element_shape(layout: Layout, site: dict, atom: Atom) -> tuple[int, ...]:
     """Sizes of `[plates..., elements...]`, the enumeration dimensions left out."""
-    plates = tuple(fn.batch_shape)[-layout.nesting :]
+    plates = tuple(site["fn"].batch_shape)[-layout.nesting :]
     padded = (1,) * (layout.nesting - len(plates)) + plates
-    return padded + tuple(fn.event_shape[: atom.event_dims])
+    elements = tuple(site["fn"].event_shape[: atom.event_dims])
+    if has_steps(layout, site):
+        elements = (layout.num_steps, *elements[1:])
+    return padded + elements
 
 
-def _rows(layout: Layout, atom: Atom, array: Array, shape: tuple[int, ...], *, trailing: int) -> Array:
-    """Bring the data axis of `[plates..., elements..., trailing]` to the front."""
-    array = array.reshape((1,) * (len(shape) + trailing - array.ndim) + array.shape)
-    tail = array.shape[array.ndim - trailing :]
-    full = jnp.broadcast_to(array, shape + tail)
-    return jnp.moveaxis(full, layout.data_dim - atom.event_dims - trailing, 0)
+class _Where(NamedTuple):
+    """Where the dimensions of one site's arrays stand, elements of an event included."""
 
+    layout: Layout
+    atom: Atom
+    shape: tuple[int, ...]
+    steps: bool
 
-def _states(layout: Layout, atom: Atom, array: Array, rest: tuple[int, ...], *, trailing: int) -> Array:
-    """Bring `[values..., plates..., elements..., trailing]` (data axis of size 1) to (K, *rest, trailing)."""
-    rank = len(layout.discrete) + layout.nesting + atom.event_dims + trailing
-    array = array.reshape((1,) * (rank - array.ndim) + array.shape)
-    array = jnp.squeeze(array, rank + layout.data_dim - atom.event_dims - trailing)
-    tail = array.shape[array.ndim - trailing :]
-    array = jnp.broadcast_to(array, layout.value_sizes + rest + tail)
-    return array.reshape((layout.num_states,) + rest + tail)
+    def cells(self, array: Array, *, trailing: int) -> Array:
+        """Bring the data axis (and the steps') of `[plates..., elements..., trailing]` to the front."""
+        array = array.reshape((1,) * (len(self.shape) + trailing - array.ndim) + array.shape)
+        tail = array.shape[array.ndim - trailing :]
+        full = jnp.broadcast_to(array, self.shape + tail)
+        rows = jnp.moveaxis(full, self.layout.data_dim - self.atom.event_dims - trailing, 0)
+        if not self.steps:
+            return rows
+        rows = jnp.moveaxis(rows, self.layout.nesting, 1)
+        return rows.reshape(-1, *rows.shape[2:])
+
+    def states(self, array: Array, rest: tuple[int, ...], *, trailing: int) -> Array:
+        """Bring `[values..., plates..., elements..., trailing]` (one datum, one step) to (K, *rest, trailing)."""
+        layout = self.layout
+        rank = len(layout.discrete) + layout.nesting + self.atom.event_dims + trailing
+        array = array.reshape((1,) * (rank - array.ndim) + array.shape)
+        axes = [rank + layout.data_dim - self.atom.event_dims - trailing]
+        if self.steps:
+            axes.append(rank - self.atom.event_dims - trailing)
+        array = jnp.squeeze(array, axes)
+        tail = array.shape[array.ndim - trailing :]
+        array = jnp.broadcast_to(array, layout.value_sizes + rest + tail)
+        return array.reshape((layout.num_states,) + rest + tail)

@@ -6,7 +6,7 @@ The contract and the products are in `vmix.families_protocol`, the families in `
 
 from numpyro.distributions import Distribution
 
-from vmix.families_protocol import Atom, Compressed, Family, Frame, contract, inner, unwrap
+from vmix.families_protocol import Atom, Family, Frame, contract, inner, unwrap
 from vmix.families_scalar import (
     BernoulliFamily,
     BinomialFamily,
@@ -18,7 +18,7 @@ from vmix.families_scalar import (
 )
 from vmix.families_vector import CategoricalFamily, MultinomialFamily, MultivariateNormalFamily
 
-__all__ = ["FAMILIES", "Atom", "Compressed", "Family", "Frame", "contract", "family_of", "inner", "unwrap"]
+__all__ = ["FAMILIES", "Atom", "Family", "Frame", "contract", "family_of", "inner", "unwrap"]
 
 FAMILIES: tuple[Family, ...] = (
     NormalFamily(),

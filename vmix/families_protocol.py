@@ -92,18 +92,6 @@ class Frame(NamedTuple):
     scale: Array
 
 
-class Compressed(NamedTuple):
-    """A likelihood reduced to natural parameters, flattened over the elements of a datum.
-
-    Attributes:
-        eta: natural parameters, shape (K..., P).
-        log_normaliser: A(eta) in nats, shape (K...,).
-    """
-
-    eta: Array
-    log_normaliser: Array
-
-
 class Family(ABC):
     """An exponential family: `log p(x) = <eta, t(y)> - A + h(x)`, with y the framed x.
 
@@ -113,6 +101,8 @@ class Family(ABC):
     """
 
     name: ClassVar[str]
+    # Whether a natural parameter may be minus infinity: an outcome that is impossible.
+    hard_zeros: ClassVar[bool] = True
     # For each distribution class its parameters, and how many trailing dimensions of each are not batch.
     members: ClassVar[Mapping[type[Distribution], Mapping[str, int]]]
 
@@ -205,12 +195,13 @@ def framed_moments(q: Distribution, frame: Frame, elementwise: type[Distribution
     return jnp.broadcast_to(loc, shape), jnp.broadcast_to(variance, shape), tril
 
 
-def inner(eta: Array, t: Array) -> Array:
+def inner(eta: Array, t: Array, *, hard_zeros: bool = True) -> Array:
     """Return `<eta_k, t_n>` for all pairs by one matrix product, with `0 * -inf = 0` and `positive * -inf = -inf`.
 
     Args:
         eta: natural parameters, shape (..., K, P); entries may be -inf (an impossible outcome).
         t: statistics, shape (..., N, P); not negative where eta may be -inf.
+        hard_zeros: whether eta may hold -inf at all; False saves the look.
 
     Returns:
         Inner products in nats, shape (..., N, K).
@@ -221,6 +212,8 @@ def inner(eta: Array, t: Array) -> Array:
         >>> inner(eta, jnp.array([[1.0, 0.0], [0.0, 1.0]])).tolist()
         [[0.0, -1.0], [-inf, -2.0]]
     """
+    if not hard_zeros:
+        return jnp.matmul(t, eta.swapaxes(-1, -2), precision=EXACT)
     impossible = jnp.isneginf(eta)
     finite = jnp.matmul(t, jnp.where(impossible, 0.0, eta).swapaxes(-1, -2), precision=EXACT)
 

@@ -29,6 +29,7 @@ class NormalFamily(Family):
     """
 
     name = "Normal"
+    hard_zeros = False
     members = {Normal: {"loc": 0, "scale": 0}}
 
     def frame(self, value: Array) -> Frame:
@@ -62,6 +63,7 @@ class LogNormalFamily(Family):
     """LogNormal(loc, scale): the Normal family in log x, with h(x) = -log x more."""
 
     name = "LogNormal"
+    hard_zeros = False
     members = {LogNormal: {"loc": 0, "scale": 0}}
 
     def frame(self, value: Array) -> Frame:

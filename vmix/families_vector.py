@@ -27,6 +27,7 @@ class MultivariateNormalFamily(Family):
     """
 
     name = "MultivariateNormal"
+    hard_zeros = False
     members = {MultivariateNormal: {"loc": 1, "scale_tril": 2}}
 
     def frame(self, value: Array) -> Frame:

@@ -20,7 +20,16 @@ import numpyro
 from jax import Array
 
 from vmix.checks import check_seed
-from vmix.door import check_arrays, check_components, check_engine, check_labels, given_globals, prepare
+from vmix.door import (
+    check_arrays,
+    check_components,
+    check_engine,
+    check_labels,
+    check_messages,
+    given_globals,
+    join_messages,
+    prepare,
+)
 from vmix.engine import Data, Engine, Info, Schedule, Start, annealing
 from vmix.enumeration import local_terms
 from vmix.log_joint import guide_factors, model_sites
@@ -54,6 +63,7 @@ def fit(
     seed: int,
     init: Recipe | str | Mapping[str, Any] | None = None,
     observed: Mapping[str, Any] | None = None,
+    messages: Mapping[str, Any] | None = None,
     missing: str | None = None,
     progress: bool | None = None,
 ) -> Fit:
@@ -67,6 +77,8 @@ def fit(
         init: a `vmix.starting.Recipe`, the name of a clustering ("k-means", "random", "prior"), or values of
             globals to start from, by site.
         observed: known values of discrete sites, by site: whole numbers of shape (N,), -1 where unknown.
+        messages: log potentials of the values of discrete sites from elsewhere, by site, nats, shape (N, K), or
+            (N, T, K) where the site has steps: a factor that multiplies each datum's joint density.
         missing: "nan" to read NaN in the data as missing; by default NaN is refused.
         progress: whether to show a progress line; by default where standard error is a terminal.
 
@@ -96,7 +108,7 @@ def fit(
     num_rows = arrays[0].shape[0]
     check_components(plan, num_rows)
     engine.check(plan, num_rows)
-    labels = check_labels(plan, observed, num_rows)
+    labels = join_messages(check_labels(plan, observed, num_rows), check_messages(plan, messages, num_rows))
     stream = Stream(plan, engine, arrays, labels, seed=seed) if is_streamed(arrays) else None
     held = hold(plan, arrays, labels) if stream is None else sample_rows(arrays, labels, seed=seed)
     starts, stages = _starts(plan, engine, held, init, keys["start"], progress)
@@ -117,8 +129,9 @@ def hold(plan: Plan, arrays: tuple, labels: dict[str, Array] | None) -> Data:
     def statistics(args: tuple) -> dict[str, tuple[Array, Array]]:
         sites = model_sites(plan, plan.initial, {}, plan.params, args)
         terms = local_terms(plan.layout, {n: sites[n] for n in names}, frames=plan.frames, missing=plan.missing)
-        rows = args[0].shape[0]
-        return {n: (part.statistics, jnp.broadcast_to(part.base, (rows,))) for n, part in terms.compressed.items()}
+        cells = args[0].shape[0] * plan.layout.cells_per_datum
+        known = {n: (part.statistics, jnp.broadcast_to(part.base, (cells,))) for n, part in terms.compressed.items()}
+        return jax.tree.map(plan.layout.to_rows, known)
 
     shapes = jax.eval_shape(statistics, args)
     if sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)) > KNOWN_BYTES:

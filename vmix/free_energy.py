@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
-from vmix.enumeration import Layout, LocalTerms, collapse
+from vmix.assignments import Assigned, expect
+from vmix.enumeration import LocalTerms
 from vmix.families import unwrap
+from vmix.layout import Layout, collapse
 from vmix.log_joint import Batch, batch_terms, guide_factors, state_log_weights
-from vmix.numerics import log_normalise
 
 if TYPE_CHECKING:
     from vmix.plan import Plan
@@ -30,17 +31,15 @@ class Evaluation(NamedTuple):
 
     Attributes:
         per_datum: elbo (the log evidence where there is no latent) of each datum, nats, shape (N,).
-        responsibilities: q(c = k), shape (N, K).
+        assigned: q(c) of the discrete sites.
         log_prior: log p(globals), nats.
-        reconstruction: log p(x | z) of what does not depend on a discrete site, nats, shape (N,) or (1,).
         terms: the local terms.
         batch: the batch with its latents.
     """
 
     per_datum: Array
-    responsibilities: Array
+    assigned: Assigned
     log_prior: Array
-    reconstruction: Array
     terms: LocalTerms
     batch: Batch
 
@@ -66,7 +65,7 @@ def evaluate(
         params: network parameters.
         args: the data arrays of the batch.
         key: randomness for the reparameterised draw of the latents.
-        labels: observed values of discrete sites, -1 where unknown.
+        labels: observed values of discrete sites (-1 where unknown), or messages about them.
         known: statistics computed before, by site.
         beta: weight of the likelihood of the discrete sites' children (tempering).
         kl_weight: weight of all terms but the reconstruction, where there is a latent (KL warm-up).
@@ -80,18 +79,18 @@ def evaluate(
     batch = Batch(args, latents, {} if sampled else factors, labels, known)
     terms, log_prior = batch_terms(plan, globals_, params, batch)
     weights = state_log_weights(plan, terms, batch, beta=beta)
-    log_responsibilities, log_total = log_normalise(weights)
-    divergence = log_total + sum(part.base for part in terms.compressed.values())
+    assigned = expect(plan.layout, terms, weights)
+    divergence = assigned.log_total + plan.layout.sum_cells(terms.base_measures())
     for name, factor in factors.items():
         divergence = divergence + factor_entropy(plan.layout, factor, latents[name], sampled=sampled)
     weight = kl_weight if factors else 1.0
-    per_datum = terms.shared + weight * divergence
-    return Evaluation(per_datum, jnp.exp(log_responsibilities), log_prior, terms.shared, terms, batch)
+    per_datum = terms.rows + plan.layout.sum_cells(terms.shared) + weight * divergence
+    return Evaluation(per_datum, assigned, log_prior, terms, batch)
 
 
 def factor_entropy(layout: Layout, factor: dist.Distribution, value: Array, *, sampled: bool) -> Array:
     """-E_q[log q], in closed form where NumPyro has it, else at the draw; nats, shape (N,)."""
-    plain = replace(layout, discrete=())
+    plain = replace(layout, discrete=(), num_steps=None)
     if sampled:
         return -collapse(plain, factor.log_prob(value))[:, 0]
     atom = unwrap(factor)

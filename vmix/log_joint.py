@@ -15,6 +15,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.scipy.special import gammaln, xlogy
 
+from vmix.assignments import Assigned, expect
 from vmix.enumeration import LocalTerms, fill_missing, local_terms
 from vmix.families import contract, unwrap
 from vmix.families_protocol import EXACT
@@ -31,7 +32,8 @@ class Batch(NamedTuple):
         args: the data arrays.
         latents: a value of each continuous latent with an encoder, shape (N, ...).
         factors: variational factors of those latents, by name; empty where the values themselves count.
-        labels: observed values of discrete sites, shape (N,), -1 where unknown; None without any.
+        labels: what is known of discrete sites from elsewhere, one entry a cell; None without any. Whole numbers
+            (N,) are observed values, -1 where unknown; real numbers (N, K) are a message, log potentials of the values.
         known: statistics and base measures computed before, by site.
     """
 
@@ -48,11 +50,15 @@ class Expected(NamedTuple):
     Attributes:
         counts: the sum of responsibilities, shape (K,).
         statistics: site to the weighted sum of its statistics, shape (K, P).
-        responsibilities: shape (N, K), for the sites that do not compress; None where every site does.
+        prior: statistics of the structured discrete prior, shaped as its potentials; None without one.
+        augmented: site to the statistics of its hidden variables, shaped as its potentials.
+        responsibilities: shape (cells, K), for the sites that do not compress; None where every site does.
     """
 
     counts: Array
     statistics: dict[str, Array]
+    prior: dict[str, Array] | None
+    augmented: dict[str, dict[str, Array]]
     responsibilities: Array | None
 
 
@@ -85,31 +91,53 @@ def batch_terms(plan: Plan, globals_: Mapping, params: Mapping, batch: Batch) ->
 
 
 def state_log_weights(plan: Plan, terms: LocalTerms, batch: Batch, *, beta: Array | float = 1.0) -> Array:
-    """log p(c = k) + beta log p(children | c = k), impossible where a label says otherwise; shape (N, K)."""
+    """log p(c = k) + beta log p(children | c = k) + messages, impossible against a label; shape (cells, K).
+
+    A structured prior is not in it: these are its unary potentials.
+    """
     weights = terms.log_prior + beta * terms.likelihood()
+    if plan.layout.num_steps is not None:
+        num_cells = batch.args[0].shape[0] * plan.layout.num_steps
+        weights = jnp.broadcast_to(weights, (num_cells, plan.layout.num_states))
     for name, labels in (batch.labels or {}).items():
         values = plan.layout.state_values()[name]
-        allowed = (labels[:, None] < 0) | (labels[:, None] == values[None, :])
-        weights = jnp.where(allowed, weights, -jnp.inf)
+        known = plan.layout.to_cells(labels)
+        if jnp.issubdtype(known.dtype, jnp.floating):
+            weights = weights + known[:, values]
+        else:
+            weights = jnp.where((known[:, None] < 0) | (known[:, None] == values), weights, -jnp.inf)
     return weights
 
 
-def expected_statistics(
-    plan: Plan, globals_: Mapping, params: Mapping, batch: Batch, responsibilities: Array
-) -> Expected:
-    """Sum a batch's statistics under responsibilities of shape (N, K)."""
+def expected_statistics(plan: Plan, globals_: Mapping, params: Mapping, batch: Batch, log_weights: Array) -> Expected:
+    """Sum a batch's statistics under the posterior that log weights of shape (cells, K) stand for."""
     terms, _ = batch_terms(plan, globals_, params, batch)
-    return gather(plan, terms, responsibilities)
+    return gather(plan, terms, expect(plan.layout, terms, log_weights), key=None)
 
 
-def gather(plan: Plan, terms: LocalTerms, responsibilities: Array) -> Expected:
-    """Sum the statistics of local terms under responsibilities: one matrix product a site."""
+def gather(plan: Plan, terms: LocalTerms, assigned: Assigned, *, key: Array | None) -> Expected:
+    """Sum the statistics of local terms: one matrix product a site.
+
+    Args:
+        plan: the plan.
+        terms: the local terms.
+        assigned: the discrete sites, expected or drawn.
+        key: to draw the hidden variables of augmented sites; None takes their expectations.
+
+    Returns:
+        The sums.
+    """
     summed = {
-        name: jnp.matmul(responsibilities.T, part.statistics, precision=EXACT)
-        for name, part in terms.compressed.items()
+        name: jnp.matmul(assigned.shares.T, part.statistics, precision=EXACT) for name, part in terms.compressed.items()
     }
+    augmented = {}
+    for i, (name, (fn, value)) in enumerate(terms.augmented.items()):
+        drawn = key is not None
+        augmented[name] = (
+            fn.sample_statistics(jax.random.fold_in(key, i), value) if drawn else fn.expected_statistics(value)
+        )
     dense = terms.dense is not None or terms.log_prior.shape[0] > 1 or bool(plan.per_datum)
-    return Expected(responsibilities.sum(0), summed, responsibilities if dense else None)
+    return Expected(assigned.shares.sum(0), summed, assigned.prior, augmented, assigned.shares if dense else None)
 
 
 def site_density(
@@ -163,16 +191,27 @@ def expected_log_joint(
     total = _global_log_prob(plan, sites, [n for n in plan.global_terms if n in only])
     if not locals_:
         return total
-    terms = _terms(plan, locals_, batch)
+    # what an augmented site says is in its statistics, so its log density is not wanted
+    augmented = {n: unwrap(s["fn"]).base for n, s in locals_.items() if n in expected.augmented}
+    terms = _terms(plan, {n: s for n, s in locals_.items() if n not in augmented}, batch)
     counts, weights = expected.counts, expected.responsibilities
     likelihood = jnp.zeros(())
     for name, part in terms.compressed.items():
         likelihood += contract(part.eta, expected.statistics[name]).sum() + (counts * part.bias).sum()
     if terms.dense is not None:
         likelihood += _weighted(weights, terms.dense)
-    likelihood += terms.shared.sum()
+    likelihood += terms.shared.sum() + terms.rows.sum()
     prior = _weighted(counts if terms.log_prior.shape[0] == 1 else weights, terms.log_prior)
+    if terms.prior is not None:
+        prior += _contract(terms.prior.potentials(), expected.prior)
+    for name, fn in augmented.items():
+        likelihood += _contract(fn.potentials(), expected.augmented[name])
     return total + prior + beta * likelihood
+
+
+def _contract(potentials: dict[str, Array], statistics: dict[str, Array]) -> Array:
+    """The inner product of log parameters and counts, with 0 * -inf = 0; nats (a scalar)."""
+    return sum((_weighted(statistics[name], value) for name, value in potentials.items()), jnp.zeros(()))
 
 
 def _terms(plan: Plan, locals_: dict[str, dict], batch: Batch) -> LocalTerms:

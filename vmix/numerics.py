@@ -51,6 +51,28 @@ def log_normalise(log_weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     return normalised, jnp.squeeze(total, -1)
 
 
+def responsibilities(log_weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Normalise log weights over the last axis, with one exponential an entry: `w_k / sum_j w_j` and the log total.
+
+    Args:
+        log_weights: Unnormalised log weights, shape `(..., K)`; minus infinity for an impossible entry.
+
+    Returns:
+        `(probabilities, log_total)`: shapes `(..., K)` and `(...,)`, the total in nats. A row of minus infinities gives
+        zeros and minus infinity, and no NaN in the gradient of the total.
+
+    Example:
+        >>> probabilities, log_total = responsibilities(jnp.array([0.0, -jnp.inf]))
+        >>> probabilities.tolist(), float(log_total)
+        ([1.0, 0.0], 0.0)
+    """
+    top = jax.lax.stop_gradient(jnp.max(log_weights, axis=-1, keepdims=True))
+    weights = jnp.exp(log_weights - jnp.where(jnp.isneginf(top), 0, top))
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    log_total = jnp.where(jnp.isneginf(top), 0, top) + safe_log(total)
+    return weights / jnp.where(total > 0, total, 1), jnp.squeeze(log_total, -1)
+
+
 def sample_categorical(key: jax.Array, log_weights: jax.Array) -> jax.Array:
     """Draw one index per row with probability proportional to `exp(log_weights)`.
 

@@ -17,9 +17,10 @@ from jax import Array
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
-from vmix.conditionals import Conditional, recognise
-from vmix.enumeration import Layout, compressible, data_frame, fill_missing, is_enumerated
+from vmix.conditionals import Conditional, candidates, recognise
+from vmix.enumeration import compressible, data_frame, fill_missing, has_steps
 from vmix.families import Frame
+from vmix.layout import Layout, is_enumerated
 from vmix.log_joint import Batch, Expected, expected_statistics, model_sites, site_density
 from vmix.program import (
     DISCRETE,
@@ -141,13 +142,23 @@ def make_plan(program: Any, args: tuple, *, key: Array, missing: bool = False) -
     return replace(draft, conditionals=conditionals, reasons=reasons | why)
 
 
-def bare_plan(program: Any, template: tuple, *, frames: Mapping[str, Frame], missing: bool) -> Plan:
-    """A plan without updates, enough to predict with: what `vmix.load` needs."""
+def bare_plan(
+    program: Any, template: tuple, *, frames: Mapping[str, Frame], updates: Mapping[str, str], missing: bool
+) -> Plan:
+    """A plan without updates but those of the named sites, enough to predict with: what `vmix.load` needs."""
     program = as_program(program)
     sites = analyse(program, template)
     layout = _layout(sites, template)
     num_rows = template[0].shape[0]
-    return Plan(program, sites, layout, frames, {}, {}, {}, missing, {}, {}, template, num_rows)
+    plan = Plan(program, sites, layout, frames, {}, {}, {}, missing, {}, {}, template, num_rows)
+    if not updates:
+        return plan
+    rows = tuple(jnp.asarray(a) for a in template)
+    initial, params, latents, supports = _initial_values(program, sites, rows, jax.random.key(0), missing)
+    plan = replace(plan, params=params, supports=supports)
+    priors = _priors(plan, initial, Batch(rows, latents, {}, None))
+    options = {name: {option.name: option for option in candidates(priors[name])} for name in updates}
+    return replace(plan, conditionals={name: options[name][update] for name, update in updates.items()}, params={})
 
 
 def _can_cut(sites: Mapping[str, Site], layout: Layout) -> bool:
@@ -163,7 +174,7 @@ def _layout(sites: Mapping[str, Site], args: tuple) -> Layout:
     local = [site for site in sites.values() if site.role in (DISCRETE, LATENT)]
     data_dim = _data_dim(sites, args)
     discrete = tuple((site.name, site.num_values) for site in local if site.role == DISCRETE)
-    layout = Layout(data_dim, nesting, discrete)
+    layout = Layout(data_dim, nesting, discrete, _num_steps(sites, discrete, data_dim))
     for site in local:
         if site.role == DISCRETE and len([p for p in site.plates if p.size > 1]) > 1:
             names = [plate.name for plate in site.plates]
@@ -177,6 +188,25 @@ def _layout(sites: Mapping[str, Site], args: tuple) -> Layout:
             f"{MAX_STATES} are enumerated; use fewer values, or one site"
         )
     return layout
+
+
+def _num_steps(sites: Mapping[str, Site], discrete: tuple, data_dim: int | None) -> int | None:
+    """The steps of the structured discrete site; None without one."""
+    structured = [sites[name] for name, _ in discrete if sites[name].num_steps is not None]
+    if not structured:
+        return None
+    site = structured[0]
+    if len(discrete) > 1:
+        raise ProgramError(
+            f"site {site.name!r} ({site.family}) is structured, and there are other discrete sites beside it "
+            f"({[name for name, _ in discrete if name != site.name]}); one structured site alone can be summed out: "
+            "join the variables into one with the product of their values"
+        )
+    if data_dim != -1:
+        raise ProgramError(
+            f"site {site.name!r} ({site.family}) needs the data plate as the last plate (dim=-1); found dim={data_dim}"
+        )
+    return site.num_steps
 
 
 def _data_dim(sites: Mapping[str, Site], args: tuple) -> int | None:
@@ -200,8 +230,8 @@ def _initial_values(program: Program, sites: Mapping[str, Site], rows: tuple, ke
     def run(key: Array, *data: Array) -> tuple[dict, dict, dict]:
         guided = handlers.trace(handlers.seed(program.guide, key)).get_trace(*data) if program.guide else {}
         latents = {name: guided[name]["value"] for name in encoded}
-        central = handlers.substitute(handlers.seed(program.model, key), substitute_fn=_central)
-        trace = handlers.trace(handlers.substitute(central, data=latents)).get_trace(*data)
+        seeded = handlers.substitute(handlers.seed(program.model, key), substitute_fn=central)
+        trace = handlers.trace(handlers.substitute(seeded, data=latents)).get_trace(*data)
         supports.update({name: trace[name]["fn"].support for name in names})
         both = {**guided, **trace}
         values = {name: both[name]["value"] for name in names if name not in encoded}
@@ -217,7 +247,7 @@ def _initial_values(program: Program, sites: Mapping[str, Site], rows: tuple, ke
     return initial, params, latents, supports
 
 
-def _central(site: dict) -> Array | None:
+def central(site: dict) -> Array | None:
     """The prior mean of a latent where it is finite and inside the support, else the middle of the support."""
     if site["type"] != "sample" or site["is_observed"] or site["fn"].support.is_discrete:
         return None
@@ -247,6 +277,7 @@ def _compressed(plan: Plan, args: tuple, rows: tuple, latents: dict) -> tuple[di
             if not is_enumerated(plan.layout, site["fn"].batch_shape) and not _has_global_parent(plan, info):
                 found[name] = (None, "does not depend on a global")
                 continue
+            _check_steps(plan, info, site)
             found[name] = compressible(plan.layout, site)
 
     jax.eval_shape(look, plan.initial, plan.params, rows)
@@ -255,6 +286,23 @@ def _compressed(plan: Plan, args: tuple, rows: tuple, latents: dict) -> tuple[di
     if chosen:
         frames = _frames(plan, args, chosen)
     return frames, reasons
+
+
+def _check_steps(plan: Plan, info: Site, site: dict) -> None:
+    """Refuse a child of a structured site, or of a latent with its steps, that has no dimension for them."""
+    if (
+        plan.layout.num_steps is None
+        or has_steps(plan.layout, site)
+        or not is_enumerated(plan.layout, site["fn"].batch_shape)
+    ):
+        return
+    chain = plan.layout.discrete[0][0]
+    raise ProgramError(
+        f"site {info.name!r} depends on {chain!r}, but the first dimension of its event is not its "
+        f"{plan.layout.num_steps} steps (batch shape {info.batch_shape}, {info.event_dim} event dimension(s), value "
+        f"{info.shape}); write x of shape (N, T, ...) and make T part of the event: "
+        f"dist.Normal(loc[c], scale[c]).to_event(2) for x of shape (N, T, D)"
+    )
 
 
 def _has_global_parent(plan: Plan, site: Site) -> bool:
@@ -280,8 +328,9 @@ def _conditionals(plan: Plan, rows: tuple, latents: dict, r_key: Array, key: Arr
     num_rows = rows[0].shape[0]
     # NumPy's generator: compiling JAX's Dirichlet would take longer than the rest of the plan
     generator = np.random.default_rng(np.asarray(jax.random.key_data(r_key)))
-    weights = generator.dirichlet(np.full(plan.layout.num_states, 0.5), num_rows)
-    weights = jnp.asarray(weights, jnp.result_type(float))
+    num_cells = num_rows * plan.layout.cells_per_datum
+    log_weights = np.log(generator.dirichlet(np.full(plan.layout.num_states, 0.5), num_cells) + 1e-12)
+    log_weights = jnp.asarray(log_weights, jnp.result_type(float))
     batch = Batch(rows, latents, {}, None)
     values = _nearby(plan, key)
     conditionals: dict[str, Conditional] = {}
@@ -289,7 +338,7 @@ def _conditionals(plan: Plan, rows: tuple, latents: dict, r_key: Array, key: Arr
     if not plan.globals:
         return conditionals, reasons
     gather = jax.jit(lambda g, p, b, w: expected_statistics(plan, g, p, b, w))
-    expected: Expected = gather(values, plan.params, batch, weights)
+    expected: Expected = gather(values, plan.params, batch, log_weights)
     priors = _priors(plan, values, batch)
     for i, name in enumerate(plan.globals):
         density = site_density(plan, name, values, plan.params, batch, expected)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -12,14 +13,18 @@ import numpy as np
 from jax import Array
 from numpyro import handlers
 
+from vmix.assignments import expect
 from vmix.checks import as_data, check_positive_int, check_same_length, check_seed, check_width
-from vmix.enumeration import collapse
-from vmix.free_energy import evaluate
-from vmix.log_joint import guide_factors, model_sites
-from vmix.plan import Plan
+from vmix.enumeration import has_steps
+from vmix.free_energy import Evaluation, evaluate
+from vmix.layout import collapse
+from vmix.log_joint import Batch, batch_terms, gather, guide_factors, model_sites, state_log_weights
+from vmix.plan import Plan, central
 from vmix.program import OBSERVED, ProgramError
+from vmix.updates import maximise
 
 CHUNK_ROWS = 4096
+FOLD_SWEEPS = 50
 
 
 class Predictor:
@@ -33,30 +38,39 @@ class Predictor:
 
     def __init__(self, plan: Plan, globals_: dict[str, Array], params: dict[str, Any]) -> None:
         self.plan, self.globals, self.params = plan, globals_, params
+        self._twins: dict[int, Predictor] = {}
+
+    @cached_property
+    def num_components(self) -> int | None:
+        """Joint values of the discrete sites, or of the hidden variables of an augmented site; None without any."""
+        if self.plan.layout.discrete:
+            return self.plan.layout.num_states
+        one = {name: value[0] for name, value in self.globals.items()}
+        shapes = jax.eval_shape(lambda: self._evaluate(one, self.params, self.plan.template).terms.augmented)
+        sizes = [jax.eval_shape(lambda fn: fn.proportions(), fn).shape[-1] for fn, _ in shapes.values()]
+        return sizes[0] if sizes else None
 
     def responsibilities(self, *data: Any) -> np.ndarray:
-        """q(c = k), shape (N, K)."""
-        if not self.plan.layout.discrete:
+        """q(c = k), shape (N, K), or (N, T, K) where the discrete site has steps; a datum's proportions without one."""
+        if self.num_components is None:
             raise ProgramError(
                 f"program {self.plan.program.name} has no discrete site, so there are no components to predict"
             )
-        return self._rows(self._responsibilities, data)
+        return self._rows("_responsibilities", data)
 
     def codes(self, *data: Any) -> np.ndarray:
         """Encoder means of the first latent, flattened, shape (N, latent_dim)."""
         if not self.plan.latents:
-            raise ProgramError(
-                f"program {self.plan.program.name} has no latent with an encoder; use predict_proba(x)"
-            )
-        return self._rows(self._codes, data)
+            raise ProgramError(f"program {self.plan.program.name} has no latent with an encoder; use predict_proba(x)")
+        return self._rows("_codes", data)
 
     def reconstructions(self, *data: Any) -> Any:
         """Mean of the observed sites, shape (N, D); a dict where there are several."""
-        return _single(self._rows(self._reconstructions, data))
+        return _single(self._rows("_reconstructions", data))
 
     def per_datum(self, *data: Any) -> np.ndarray:
         """The elbo or log evidence of each datum in nats, the average density over draws, shape (N,)."""
-        return self._rows(self._per_datum, data)
+        return self._rows("_per_datum", data)
 
     def sample(self, num_samples: int, *, component: int | None, seed: int, mean: bool) -> Any:
         """New data; see `Fit.sample`."""
@@ -74,12 +88,14 @@ class Predictor:
             fixed = {name: int(v[component]) for name, v in self.plan.layout.state_values().items()}
         return _single(jax.tree.map(np.asarray, self._draw(num_samples, fixed, jax.random.key(seed), mean=mean)))
 
-    def _rows(self, function: Callable, data: tuple) -> Any:
-        """Apply a jitted function chunk by chunk and join the rows."""
+    def _rows(self, name: str, data: tuple) -> Any:
+        """Apply one of the jitted functions chunk by chunk and join the rows."""
         arrays = self._check(data)
+        function = getattr(self._of_length(arrays), name)
         parts = []
-        for first in range(0, arrays[0].shape[0], CHUNK_ROWS):
-            rows = tuple(jnp.asarray(a[first : first + CHUNK_ROWS]) for a in arrays)
+        size = self.plan.layout.rows_for(CHUNK_ROWS)
+        for first in range(0, arrays[0].shape[0], size):
+            rows = tuple(jnp.asarray(a[first : first + size]) for a in arrays)
             parts.append(jax.device_get(function(self.globals, self.params, rows)))
         return jax.tree.map(lambda *pieces: np.concatenate(pieces), *parts)
 
@@ -87,10 +103,11 @@ class Predictor:
         template = self.plan.template
         if len(data) != len(template):
             raise ValueError(f"{len(data)} data array(s) given; the program was fitted to {len(template)}")
-        if self.plan.per_datum:
+        stuck = [name for name in self.plan.per_datum if name not in self.plan.conditionals]
+        if stuck:
             raise ProgramError(
-                f"site {self.plan.per_datum[0]!r} is a latent of each training datum without an encoder, so new data "
-                "cannot be predicted; write a guide with an encoder"
+                f"site {stuck[0]!r} is a latent of each training datum without an encoder or a closed-form update, so "
+                "new data cannot be predicted; write a guide with an encoder"
             )
         names = ["x"] if len(data) == 1 else [f"data[{i}]" for i in range(len(data))]
         arrays = []
@@ -98,19 +115,55 @@ class Predictor:
             found = as_data(array, name=name, allow_missing=self.plan.missing)
             if found.ndim != like.ndim:
                 raise ValueError(f"{name} has {found.ndim} dimension(s); this model was fitted to {like.ndim}")
-            if like.ndim > 1:
-                check_width(found, like.shape[1], name)
+            self._check_shape(found, like, name)
             arrays.append(found.astype(like.dtype) if found.dtype != like.dtype else found)
         check_same_length(arrays, names)
         return tuple(arrays)
+
+    def _check_shape(self, found: np.ndarray, like: np.ndarray, name: str) -> None:
+        """Compare with the shape the program was fitted to; the number of steps may be another."""
+        has_steps = self.plan.layout.num_steps is not None and like.ndim > 1
+        if like.ndim == 2 and not has_steps:
+            check_width(found, like.shape[1], name)
+        expected = (*found.shape[1:2], *like.shape[2:]) if has_steps else like.shape[1:]
+        if found.shape[1:] != expected:
+            wanted = ", ".join(["N", *(["T"] if has_steps else []), *(str(n) for n in like.shape[1 + has_steps :])])
+            raise ValueError(f"{name} has shape {found.shape}; this model was fitted to ({wanted})")
+
+    def _of_length(self, arrays: tuple) -> Predictor:
+        """This predictor, or its twin for sequences of another number of steps."""
+        layout = self.plan.layout
+        if layout.num_steps is None or arrays[0].shape[1] == layout.num_steps:
+            return self
+        steps = arrays[0].shape[1]
+        if steps not in self._twins:
+            plan = replace(self.plan, layout=replace(layout, num_steps=steps))
+            self._twins[steps] = Predictor(plan, self.globals, self.params)
+        return self._twins[steps]
+
+    def word_probs(self, *data: Any) -> dict[str, np.ndarray]:
+        """Probability of each word in each row, by augmented site, shape (N, V)."""
+        return self._rows("_word_probs", data)
+
+    @cached_property
+    def _word_probs(self) -> Callable:
+        def compute(globals_: dict, params: dict, rows: tuple) -> dict[str, Array]:
+            def one(values: dict) -> dict[str, Array]:
+                augmented = self._evaluate(values, params, rows).terms.augmented
+                return {name: fn.word_probs() for name, (fn, _) in augmented.items()}
+
+            return jax.tree.map(lambda a: a.mean(0), self._over_draws(one, globals_))
+
+        return jax.jit(compute)
 
     @cached_property
     def _responsibilities(self) -> Callable:
         def compute(globals_: dict, params: dict, rows: tuple) -> Array:
             def one(values: dict) -> Array:
-                result = evaluate(self.plan, values, params, rows, key=jax.random.key(0))
-                shape = (rows[0].shape[0], self.plan.layout.num_states)
-                return jnp.broadcast_to(result.responsibilities, shape)
+                result = self._evaluate(values, params, rows)
+                if not self.plan.layout.discrete:
+                    return next(fn.proportions() for fn, _ in result.terms.augmented.values())
+                return self.plan.layout.to_rows(self._shares(result.assigned.shares, rows))
 
             return self._over_draws(one, globals_).mean(0)
 
@@ -120,8 +173,7 @@ class Predictor:
     def _per_datum(self) -> Callable:
         def compute(globals_: dict, params: dict, rows: tuple) -> Array:
             def one(values: dict) -> Array:
-                # a fixed key: the score of a datum is the same number every time
-                result = evaluate(self.plan, values, params, rows, key=jax.random.key(0))
+                result = self._evaluate(values, params, rows)
                 return jnp.broadcast_to(result.per_datum, (rows[0].shape[0],))
 
             values = self._over_draws(one, globals_)
@@ -144,11 +196,12 @@ class Predictor:
 
         def compute(globals_: dict, params: dict, rows: tuple) -> dict[str, Array]:
             def one(values: dict) -> dict[str, Array]:
+                values = self._folded(values, params, rows)
                 result = evaluate(self.plan, values, params, rows, key=jax.random.key(0))
                 _, factors = guide_factors(self.plan, params, rows, key=jax.random.key(0))
                 latents = {name: factor.mean for name, factor in factors.items()}
                 sites = model_sites(self.plan, values, latents, params, rows)
-                weights = result.responsibilities
+                weights = self._shares(result.assigned.shares, rows)
                 return {name: self._mean_given(sites[name], weights) for name in names}
 
             draws = self._over_draws(one, globals_)
@@ -156,20 +209,46 @@ class Predictor:
 
         return jax.jit(compute)
 
-    def _mean_given(self, site: dict, responsibilities: Array) -> Array:
-        """sum_k r_nk E[x | c = k] of an observed site, shape (N, *event)."""
-        fn, layout = site["fn"], self.plan.layout
-        num_rows, event = site["value"].shape[0], fn.event_shape
-        mean = jnp.broadcast_to(fn.mean, fn.batch_shape + event)
-        flat = mean.reshape(fn.batch_shape + (-1,))
-        columns = [collapse(layout, flat[..., j]) for j in range(flat.shape[-1])] if flat.shape[-1] <= 4 else None
-        if columns is not None:
-            means = jnp.stack(columns, -1)
-        else:
-            means = jax.vmap(lambda a: collapse(layout, a), in_axes=-1, out_axes=-1)(flat)
-        means = jnp.broadcast_to(means, (num_rows, layout.num_states, means.shape[-1]))
-        weights = jnp.broadcast_to(responsibilities, (num_rows, layout.num_states))
-        return jnp.einsum("nk,nkd->nd", weights, means).reshape((num_rows, *event))
+    def _evaluate(self, values: dict, params: dict, rows: tuple) -> Evaluation:
+        """The free energy of some rows; a fixed key: the score of a datum is the same number every time."""
+        values = self._folded(values, params, rows)
+        return evaluate(self.plan, values, params, rows, key=jax.random.key(0))
+
+    def _folded(self, values: dict, params: dict, rows: tuple) -> dict[str, Array]:
+        """The globals, with the latents of these rows that have no encoder at their mode given the rest."""
+        plan = self.plan
+        if not plan.per_datum:
+            return values
+        shared = {name: value for name, value in values.items() if name not in plan.per_datum}
+        latents, _ = guide_factors(plan, params, rows, key=jax.random.key(0))
+        seeded = handlers.substitute(handlers.seed(plan.program.model, jax.random.key(0)), substitute_fn=central)
+        trace = handlers.trace(handlers.substitute(seeded, data={**shared, **latents, **params})).get_trace(*rows)
+        batch = Batch(rows, latents, {}, None)
+
+        def sweep(_: int, values: dict) -> dict:
+            terms, _ = batch_terms(plan, values, params, batch)
+            assigned = expect(plan.layout, terms, state_log_weights(plan, terms, batch))
+            return maximise(plan, values, params, batch, gather(plan, terms, assigned, key=None), only=plan.per_datum)
+
+        start = {**shared, **{name: trace[name]["value"] for name in plan.per_datum}}
+        return jax.lax.fori_loop(0, FOLD_SWEEPS, sweep, start)
+
+    def _shares(self, shares: Array, rows: tuple) -> Array:
+        layout = self.plan.layout
+        return jnp.broadcast_to(shares, (rows[0].shape[0] * layout.cells_per_datum, layout.num_states))
+
+    def _mean_given(self, site: dict, shares: Array) -> Array:
+        """sum_k q(c = k) E[x | c = k] of an observed site, shape (N, *event)."""
+        fn, layout, shape = site["fn"], self.plan.layout, jnp.shape(site["value"])
+        steps = has_steps(layout, site)
+        mean = jnp.broadcast_to(fn.mean, fn.batch_shape + fn.event_shape)
+        kept = len(fn.batch_shape) + steps
+        flat = mean.reshape((*mean.shape[:kept], -1))
+        means = jax.vmap(partial(collapse, layout, steps=steps), in_axes=-1, out_axes=-1)(flat)
+        if not steps and layout.num_steps is not None:
+            return jnp.broadcast_to(means[:, 0], (shape[0], means.shape[-1])).reshape(shape)
+        means = jnp.broadcast_to(means, (shares.shape[0], layout.num_states, means.shape[-1]))
+        return jnp.einsum("nk,nkd->nd", shares, means).reshape(shape)
 
     def _over_draws(self, one: Callable, globals_: dict) -> Any:
         if not globals_:
@@ -187,7 +266,7 @@ class Predictor:
             count = next(iter(globals_.values())).shape[0] if globals_ else 1
             pick = jax.random.randint(pick_key, (), 0, count)
             values: dict[str, Any] = {name: value[pick] for name, value in globals_.items()}
-            values |= {name: jnp.full((num_samples,), v) for name, v in fixed.items()}
+            values |= {n: jnp.full(rows[0].shape[: 1 + bool(plan.layout.num_steps)], v) for n, v in fixed.items()}
             free = handlers.uncondition(handlers.seed(plan.program.model, draw_key))
             trace = handlers.trace(handlers.substitute(free, data={**values, **params})).get_trace(*rows)
             return {n: trace[n]["fn"].mean if mean else trace[n]["value"] for n in names}

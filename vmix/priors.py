@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vmix.checks import first_rows
+from vmix.checks import check_counts, first_rows
 
 Record = TypeVar("Record")
 
@@ -73,3 +73,51 @@ def stick_breaking(v: Array) -> Array:
 
 def _floats(values: np.ndarray) -> tuple[float, ...]:
     return tuple(float(v) for v in values)
+
+
+def check_sequences(x: Any, mask: Any = None, *, num_dims: int) -> None:
+    """Check that data are N sequences of T steps, and that a mask marks which steps exist.
+
+    Args:
+        x: the data, shape (N, T) or (N, T, D).
+        mask: true where a step exists, shape (N, T); None where all do.
+        num_dims: the dimensions expected of x.
+
+    Raises:
+        ValueError: for another shape, or a mask that is not a run of ones from the first step on.
+    """
+    wanted = "(N, T)" if num_dims == 2 else "(N, T, D)"
+    if x.ndim != num_dims:
+        raise ValueError(
+            f"x must have shape {wanted}: N sequences of T steps; found {tuple(x.shape)}. One sequence: "
+            "x[None]. Sequences of different lengths: pad them to the longest and give a mask of shape (N, T), 1 where "
+            "a step exists"
+        )
+    if mask is None:
+        return
+    if tuple(mask.shape) != tuple(x.shape[:2]):
+        raise ValueError(f"the mask must have shape {tuple(x.shape[:2])}, one entry a step; found {tuple(mask.shape)}")
+    found = first_rows(mask)
+    if not np.isin(found, (0, 1)).all():
+        raise ValueError("the mask must hold 0 and 1 only: 1 where a step exists")
+    if not found[:, 0].all() or (np.diff(found.astype(int), axis=1) > 0).any():
+        raise ValueError(
+            "the mask must be 1 from the first step on to the end of each sequence, 0 after it; for a gap inside a "
+            'sequence keep the mask at 1 and put NaN there with missing="nan"'
+        )
+
+
+def longest_document(x: Any, name: str) -> int:
+    """The most tokens of a document.
+
+    Raises:
+        ValueError: for another shape than (N, V), negative or fractional counts, or no tokens at all.
+    """
+    x = first_rows(x)
+    if x.ndim != 2:
+        raise ValueError(f"{name} must have shape (N, V), documents by words; found {x.shape}")
+    check_counts(x, name)
+    most = int(x.sum(1).max())
+    if most == 0:
+        raise ValueError(f"{name} has no tokens: every document is all zero; drop this modality, or give its counts")
+    return most

@@ -18,6 +18,8 @@ from numpyro import handlers
 from numpyro.infer.inspect import get_dependencies
 
 from vmix.checks import first_rows
+from vmix.distributions.structured import StructuredDiscrete
+from vmix.families import unwrap
 
 OBSERVED = "observed"
 DISCRETE = "discrete local"
@@ -62,6 +64,7 @@ class Site:
     family: str
     plates: tuple[Plate, ...]
     num_values: int | None = None
+    num_steps: int | None = None
     has_encoder: bool = False
     parents: tuple[str, ...] = ()
     children: tuple[str, ...] = ()
@@ -210,6 +213,7 @@ def _site(name: str, raw: dict, plate: Plate | None, encoded: bool, parents: tup
         raw["family"],
         raw["plates"],
         raw["num_values"],
+        raw["num_steps"],
         encoded and role == LATENT,
         parents,
         children,
@@ -290,6 +294,7 @@ def _describe(site: dict) -> dict:
         "family": _family_name(fn),
         "discrete": discrete,
         "num_values": _num_values(fn) if discrete else None,
+        "num_steps": fn.event_shape[0] if isinstance(unwrap(fn).base, StructuredDiscrete) else None,
         "plates": tuple(Plate(f.name, f.dim, f.size) for f in site["cond_indep_stack"]),
     }
 
@@ -318,6 +323,9 @@ def _family_name(fn: dist.Distribution) -> str:
 
 
 def _num_values(fn: dist.Distribution) -> int | None:
+    base = unwrap(fn).base
+    if isinstance(base, StructuredDiscrete):
+        return base.num_values
     if not fn.has_enumerate_support or fn.event_dim:
         return None
     return int(jax.eval_shape(lambda: fn.enumerate_support(expand=False)).shape[0])

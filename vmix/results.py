@@ -120,7 +120,7 @@ class Fit:
     @property
     def num_components(self) -> int | None:
         """Number of joint values of the discrete sites; None without any."""
-        return self._plan.layout.num_states if self._plan.layout.discrete else None
+        return self._predictor.num_components
 
     @property
     def has_latent(self) -> bool:
@@ -128,11 +128,11 @@ class Fit:
         return bool(self._plan.latents)
 
     def predict(self, *data: ArrayLike) -> np.ndarray:
-        """Most probable component of each datum, shape (N,), int."""
-        return self.predict_proba(*data).argmax(1)
+        """Most probable component of each datum, shape (N,), int; of each step, (N, T), where there are steps."""
+        return self.predict_proba(*data).argmax(-1)
 
     def predict_proba(self, *data: ArrayLike) -> np.ndarray:
-        """Responsibilities, shape (N, K); averaged over draws for Gibbs."""
+        """Responsibilities, shape (N, K), or (N, T, K) where there are steps; averaged over draws for Gibbs."""
         return self._predictor.responsibilities(*data)
 
     def transform(self, *data: ArrayLike) -> np.ndarray:
@@ -205,6 +205,7 @@ class Fit:
             "history": {n: v for n, v in self.history.items() if not isinstance(v, np.ndarray)},
             "template": [[list(a.shape), str(a.dtype)] for a in plan.template],
             "missing": plan.missing,
+            "updates": {name: plan.conditionals[name].name for name in plan.per_datum if name in plan.conditionals},
             "plan": self.plan.to_json(),
         }
         checkpoint.save(folder, tree, config)
@@ -250,7 +251,8 @@ def load(folder: str | Path, *, program: Any = None) -> Fit:
     source = program if program is not None else _installed_model(config["model"], config["settings"]["model"])
     template = tuple(np.ones(shape, dtype) for shape, dtype in config["template"])
     frames = {n: Frame(jnp.asarray(f["shift"]), jnp.asarray(f["scale"])) for n, f in tree["frames"].items()}
-    plan = bare_plan(source, template, frames=frames, missing=config["missing"])
+    updates = config.get("updates", {})
+    plan = bare_plan(source, template, frames=frames, updates=updates, missing=config["missing"])
     return Fit(
         config["model"],
         config["engine"],

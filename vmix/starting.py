@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from vmix.assignments import expect
 from vmix.clustering import k_means, random_centres
-from vmix.engine import Data, Start
+from vmix.engine import Annealing, Data, Start
 from vmix.enumeration import fill_missing
 from vmix.families import unwrap
 from vmix.log_joint import Batch, batch_terms, gather, guide_factors, model_sites, state_log_weights
-from vmix.numerics import log_normalise
+from vmix.numerics import responsibilities
 from vmix.plan import Plan
 from vmix.program import NETWORK, trace_sites
 from vmix.updates import maximise
@@ -46,6 +47,8 @@ class Recipe:
         learning_rate: of Adam in that training, decayed by a cosine.
         mixture_restarts: starts of the mixture on the codes; the likeliest is kept.
         mixture_sweeps: EM sweeps of each.
+        mixture_beta: weight of the codes' likelihood in the first of those sweeps; it rises to 1 over the first six
+            tenths of them (annealing). 1 does not anneal.
     """
 
     clusters: str = "k-means"
@@ -55,12 +58,15 @@ class Recipe:
     learning_rate: float = 1e-3
     mixture_restarts: int = 8
     mixture_sweeps: int = 60
+    mixture_beta: float = 1.0
 
     def __post_init__(self) -> None:
         if self.clusters not in ("k-means", "random", "prior"):
             raise ValueError(f'clusters must be "k-means", "random" or "prior", found {self.clusters!r}')
         if not 0.0 <= self.noise < 1.0:
             raise ValueError(f"noise must be a fraction in [0, 1), found {self.noise!r}")
+        if not 0.0 < self.mixture_beta <= 1.0:
+            raise ValueError(f"mixture_beta must be in (0, 1], found {self.mixture_beta!r}")
 
 
 class Stage(NamedTuple):
@@ -96,9 +102,10 @@ def describe(plan: Plan, recipe: Recipe) -> list[str]:
         kind = f"denoising autoencoder ({recipe.noise:.0%} of inputs dropped)" if recipe.noise else "autoencoder"
         lines.append(f"{kind}, {recipe.pretrain_epochs} epochs or more, on the program's own networks")
     if plan.latents and plan.layout.discrete:
+        annealed = f" annealed from {recipe.mixture_beta:g}" if recipe.mixture_beta < 1.0 else ""
         lines.append(
             f"mixture on the codes: EM, {recipe.mixture_restarts} starts ({recipe.clusters}), "
-            f"{recipe.mixture_sweeps} sweeps, the likeliest kept"
+            f"{recipe.mixture_sweeps} sweeps{annealed}, the likeliest kept"
         )
     elif plan.layout.discrete:
         lines.append(f"{recipe.clusters} start, {_FIRST_SWEEPS} closed-form updates of the globals")
@@ -168,7 +175,7 @@ def pretrain(
 ) -> tuple[Start, Stage]:
     """Train the networks as an autoencoder: maximise log p(x | z) at the encoder's mean of (corrupted) x."""
     began = time.perf_counter()
-    size = min(recipe.batch_size, data.num_rows)
+    size = min(plan.layout.rows_for(recipe.batch_size), data.num_rows)
     steps = data.num_rows // size
     epochs = max(recipe.pretrain_epochs, -(-MIN_PRETRAIN_STEPS // steps))
     epoch, optimiser = _trainer(plan, size, recipe.noise, _adam(recipe.learning_rate, epochs * steps))
@@ -221,7 +228,7 @@ def reconstruction(plan: Plan, globals_: dict, params: dict, rows: Data, *, nois
     latents = {name: factor.mean for name, factor in factors.items()}
     terms, _ = batch_terms(plan, globals_, params, Batch(rows.args, latents, {}))
     dense = 0.0 if terms.dense is None else terms.dense.mean(1)
-    return terms.shared + dense
+    return terms.rows + plan.layout.sum_cells(terms.shared + dense)
 
 
 def _drop(array: Array, noise: float, key: Array) -> Array:
@@ -237,7 +244,8 @@ def fit_mixture(plan: Plan, data: Data, start: Start, recipe: Recipe, *, key: Ar
     restarts = recipe.mixture_restarts if deep and plan.layout.discrete else 1
     sweeps = recipe.mixture_sweeps if deep and plan.layout.discrete else _FIRST_SWEEPS
     batch = mixture_batch(plan, data, start, key=key)
-    run = _climber(plan, recipe.clusters, sweeps)
+    anneal = Annealing(recipe.mixture_beta, int(0.6 * sweeps)) if restarts > 1 or deep else Annealing()
+    run = _climber(plan, recipe.clusters, sweeps, anneal)
     globals_, objective = run(jax.random.split(jax.random.fold_in(key, 1), restarts), start, batch)
     best = int(jnp.argmax(jnp.where(jnp.isfinite(objective), objective, -jnp.inf)))
     chosen = {name: value[best] for name, value in globals_.items()}
@@ -248,23 +256,25 @@ def fit_mixture(plan: Plan, data: Data, start: Start, recipe: Recipe, *, key: Ar
 
 
 @lru_cache(maxsize=8)
-def _climber(plan: Plan, clusters: str, sweeps: int) -> Callable:
-    one = partial(_cluster_and_climb, plan, clusters=clusters, sweeps=sweeps)
+def _climber(plan: Plan, clusters: str, sweeps: int, anneal: Annealing) -> Callable:
+    one = partial(_cluster_and_climb, plan, clusters=clusters, sweeps=sweeps, anneal=anneal)
     return jax.jit(lambda keys, start, batch: jax.lax.map(lambda k: one(start=start, batch=batch, key=k), keys))
 
 
 def mixture_batch(plan: Plan, data: Data, start: Start, *, key: Array) -> Batch:
     """Some rows with their codes: the encoder's moments stand for the latents, computed once."""
     num_rows = data.num_rows
-    if num_rows > MIXTURE_ROWS and not plan.per_datum:
-        data = data.take(jnp.sort(jax.random.permutation(key, num_rows)[:MIXTURE_ROWS]))
+    most = plan.layout.rows_for(MIXTURE_ROWS)
+    if num_rows > most and not plan.per_datum:
+        data = data.take(jnp.sort(jax.random.permutation(key, num_rows)[:most]))
     if not plan.latents:
         return Batch(data.args, {}, {}, data.labels, data.known)
 
     moments = _encoder(plan)
     parts = []
-    for first in range(0, data.num_rows, _CODE_ROWS):
-        rows = tuple(a[first : first + _CODE_ROWS] for a in data.args)
+    size = plan.layout.rows_for(_CODE_ROWS)
+    for first in range(0, data.num_rows, size):
+        rows = tuple(a[first : first + size] for a in data.args)
         parts.append(moments(rows, start, key))
     means, known = jax.tree.map(lambda *pieces: jnp.concatenate(pieces), *parts)
     return Batch(data.args, means, {}, data.labels, known)
@@ -283,33 +293,42 @@ def _encoder(plan: Plan) -> Callable:
         known = {}
         for name in compressed:
             part = terms.compressed[name]
-            known[name] = (part.statistics, jnp.broadcast_to(part.base, (size,)))
+            base = jnp.broadcast_to(part.base, (size * plan.layout.cells_per_datum,))
+            known[name] = (plan.layout.to_rows(part.statistics), plan.layout.to_rows(base))
         return means, known
 
     return jax.jit(moments)
 
 
 def _cluster_and_climb(
-    plan: Plan, *, start: Start, batch: Batch, key: Array, clusters: str, sweeps: int
+    plan: Plan, *, start: Start, batch: Batch, key: Array, clusters: str, sweeps: int, anneal: Annealing
 ) -> tuple[dict[str, Array], Array]:
     """Responsibilities from a clustering, then EM sweeps; returns the globals and their objective per datum."""
-    first = start_responsibilities(plan, start, batch, key=key, clusters=clusters)
+    first = jnp.log(start_responsibilities(plan, start, batch, key=key, clusters=clusters))
+    spread = _spread(plan, start, batch, key=jax.random.fold_in(key, 1), clusters=clusters)
     num_rows = batch.args[0].shape[0]
 
     def sweep(i: Array, carry: tuple) -> tuple:
         globals_, _ = carry
         terms, log_prior = batch_terms(plan, globals_, start.params, batch)
-        log_r, total = log_normalise(state_log_weights(plan, terms, batch))
-        expected = gather(plan, terms, jnp.where(i == 0, first, jnp.exp(log_r)))
-        objective = (jnp.broadcast_to(total, (num_rows,)).sum() + log_prior) / num_rows
+        weights = state_log_weights(plan, terms, batch, beta=anneal.values(i, 1)[0])
+        assigned = expect(plan.layout, terms, jnp.where(i == 0, first, weights))
+        expected = gather(plan, terms, assigned, key=None)
+        hidden = jax.tree.map(lambda begun, found: jnp.where(i == 0, begun, found), spread, expected.augmented)
+        expected = expected._replace(augmented=hidden)
+        per_row = assigned.log_total
+        if not plan.latents:  # on codes, what the decoder says is the same for every start
+            per_row = per_row + plan.layout.sum_cells(terms.base()) + terms.rows
+        objective = (jnp.broadcast_to(per_row, (num_rows,)).sum() + log_prior) / num_rows
         return maximise(plan, globals_, start.params, batch, expected), objective
 
     return jax.lax.fori_loop(0, sweeps + 1, sweep, (start.globals, jnp.zeros(())))
 
 
 def start_responsibilities(plan: Plan, start: Start, batch: Batch, *, key: Array, clusters: str) -> Array:
-    """Responsibilities of the joint states from a clustering of the data (or codes), shape (N, K)."""
-    num_rows, num_states = batch.args[0].shape[0], plan.layout.num_states
+    """Responsibilities of the joint states from a clustering of the data (or codes), shape (cells, K)."""
+    num_rows = batch.args[0].shape[0] * plan.layout.cells_per_datum
+    num_states = plan.layout.num_states
     cluster_key, noise_key = jax.random.split(key)
     features = _features(plan, start, batch)
     if num_states == 1:
@@ -324,13 +343,30 @@ def start_responsibilities(plan: Plan, start: Start, batch: Batch, *, key: Array
     if not batch.labels:
         return soft
     zero = jnp.zeros((num_rows, num_states))
-    allowed = jnp.exp(state_log_weights(plan, _flat_terms(plan, start, batch, zero), batch))
-    return soft * allowed / jnp.maximum((soft * allowed).sum(1, keepdims=True), 1e-30)
+    allowed = state_log_weights(plan, _flat_terms(plan, start, batch, zero), batch)
+    return responsibilities(jnp.log(soft) + allowed)[0]
+
+
+def _spread(plan: Plan, start: Start, batch: Batch, *, key: Array, clusters: str) -> dict[str, dict[str, Array]]:
+    """Statistics of the augmented sites as if each datum's hidden variables were mostly those of its cluster."""
+    terms, _ = batch_terms(plan, start.globals, start.params, batch)
+    if not terms.augmented:
+        return {}
+    shares = []
+    for _, value in terms.augmented.values():
+        counts = value.astype(jnp.result_type(float))
+        shares.append(jnp.sqrt(counts / jnp.maximum(counts.sum(-1, keepdims=True), 1e-30)))
+    features = jnp.concatenate(shares, -1)
+    size = max(fn.proportions().shape[-1] for fn, _ in terms.augmented.values())
+    assign = k_means if clusters == "k-means" else random_centres
+    hard = jax.nn.one_hot(assign(features - features.mean(0), size, key=key), size)
+    soft = 0.8 * hard + 0.2 / size
+    return {name: fn.spread_statistics(value, soft) for name, (fn, value) in terms.augmented.items()}
 
 
 def _flat_terms(plan: Plan, start: Start, batch: Batch, zero: Array) -> Any:
     terms, _ = batch_terms(plan, start.globals, start.params, batch)
-    return terms._replace(log_prior=zero, compressed={}, dense=zero)
+    return terms._replace(log_prior=zero[:1], compressed={}, dense=zero)
 
 
 def _features(plan: Plan, start: Start, batch: Batch) -> Array | None:
@@ -347,7 +383,11 @@ def _features(plan: Plan, start: Start, batch: Batch) -> Array | None:
         if plan.sites[name].family == "Categorical":
             value = jax.nn.one_hot(value, atom.base.support.upper_bound + 1)
             axis -= 1
-        rows = jnp.moveaxis(value, axis, 0).reshape(value.shape[axis], -1).astype(jnp.result_type(float))
+        # the steps of a structured site stand right of the data plate
+        front = (axis, axis + 1) if plan.layout.num_steps is not None else (axis,)
+        rows = jnp.moveaxis(value, front, range(len(front)))
+        rows = plan.layout.to_cells(rows)
+        rows = rows.reshape(rows.shape[0], -1).astype(jnp.result_type(float))
         centred = jnp.nan_to_num(rows - jnp.nanmean(rows, 0))
         top = jnp.maximum(jnp.abs(centred).max(), jnp.finfo(centred.dtype).tiny)
         scaled = centred / top

@@ -27,6 +27,7 @@ def maximise(
     expected: Expected,
     *,
     with_prior: bool = True,
+    only: tuple[str, ...] | None = None,
 ) -> dict[str, Array]:
     """One pass of conditional maximisation over the globals: the M-step.
 
@@ -40,18 +41,21 @@ def maximise(
         batch: the data; only read by sites that do not compress.
         expected: expected statistics.
         with_prior: maximum a posteriori; False for maximum likelihood.
+        only: the globals to move; None moves all.
 
     Returns:
         New values of all globals.
     """
     values = dict(globals_)
     for name, conditional in plan.conditionals.items():
+        if only is not None and name not in only:
+            continue
         density = site_density(plan, name, values, params, batch, expected, with_prior=with_prior)
         with jax.default_matmul_precision("highest"):
             exponent = conditional.solve(density, conditional.probe(values[name]))
         mode = exponent.mode(values[name])
         values[name] = jnp.where(jnp.isfinite(mode).all(), mode, values[name])
-    if plan.others:
+    if plan.others and only is None:
         values |= _ascend(plan, values, params, batch, expected, with_prior)
     return values
 

@@ -165,7 +165,7 @@ def test_labelled_rows_have_one_hot_responsibilities(em):
     labels = np.where(np.arange(len(X)) % 2 == 0, 1 - C, -1)
     globals_ = {name: jnp.asarray(value) for name, value in em.posterior.items()}
     options = {"key": jax.random.key(0), "labels": {"c": jnp.asarray(labels)}}
-    r = np.asarray(evaluate(em._plan, globals_, {}, (jnp.asarray(X),), **options).responsibilities)
+    r = np.asarray(evaluate(em._plan, globals_, {}, (jnp.asarray(X),), **options).assigned.shares)
     np.testing.assert_array_equal(r[labels >= 0], np.eye(2)[labels[labels >= 0]])
     np.testing.assert_allclose(r[labels < 0], em.predict_proba(X)[labels < 0], atol=1e-6)
 

@@ -81,8 +81,8 @@ def test_five_terms_sum_to_the_free_energy(setting):
         "- E log q(c | x)": -(g * np.log(g)).sum(1),
     }
     result = evaluate(plan, theta, plan.params, (x,), key=key)
-    np.testing.assert_allclose(result.reconstruction, terms["reconstruction"], atol=1e-4)
-    np.testing.assert_allclose(result.responsibilities, g, atol=1e-5)
+    np.testing.assert_allclose(result.terms.shared, terms["reconstruction"], atol=1e-4)
+    np.testing.assert_allclose(result.assigned.shares, g, atol=1e-5)
     np.testing.assert_allclose(result.per_datum, sum(terms.values()), atol=1e-4)
 
 
@@ -102,8 +102,8 @@ def test_posterior_of_c_given_z_is_stationary_and_gives_the_sampled_bound(settin
     _, log_p = bound_at_draw(setting, jnp.zeros((ROWS, K)))
     slope = jax.grad(lambda logits: bound_at_draw(setting, logits)[0].sum())
     result = evaluate(plan, theta, plan.params, (x,), key=key, sampled=True)
-    np.testing.assert_allclose(result.responsibilities, jax.nn.softmax(log_p, 1), atol=1e-5)
-    np.testing.assert_allclose(slope(jnp.log(result.responsibilities)), 0.0, atol=1e-5)
+    np.testing.assert_allclose(result.assigned.shares, jax.nn.softmax(log_p, 1), atol=1e-5)
+    np.testing.assert_allclose(slope(jnp.log(result.assigned.shares)), 0.0, atol=1e-5)
     assert jnp.abs(slope(jnp.zeros((ROWS, K)))).max() > 1e-2  # elsewhere it is not
     np.testing.assert_allclose(result.per_datum, bound_at_draw(setting, log_p)[0], atol=1e-4)
 

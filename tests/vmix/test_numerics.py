@@ -5,7 +5,7 @@ import pytest
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import chi2
 
-from vmix.numerics import cholesky_if_definite, log_normalise, safe_log, sample_categorical
+from vmix.numerics import cholesky_if_definite, log_normalise, responsibilities, safe_log, sample_categorical
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")
 INF = np.inf
@@ -98,3 +98,19 @@ def test_cholesky_if_definite_factors_what_it_can_whatever_the_units():
     np.testing.assert_array_equal(definite, [True, False, False])
     np.testing.assert_allclose(factor[0] @ factor[0].T, good, rtol=1e-5)
     np.testing.assert_array_equal(factor[1], jnp.eye(3))
+
+
+def test_responsibilities_equal_softmax_in_float64():
+    log_weights = jnp.asarray(np.random.default_rng(3).normal(0.0, 300.0, (50, 7)), jnp.float32).at[0].set(-jnp.inf)
+    log_weights = log_weights.at[1, 2].set(-jnp.inf)
+    shares, log_total = responsibilities(log_weights)
+    wide = np.asarray(log_weights, np.float64)[1:]
+    np.testing.assert_allclose(shares[1:], np.exp(log_softmax(wide, axis=1)), atol=1e-6)
+    np.testing.assert_allclose(log_total[1:], logsumexp(wide, axis=1), rtol=1e-6)
+    assert (shares[0] == 0).all() and np.isneginf(log_total[0])
+
+
+def test_the_total_of_responsibilities_has_a_finite_gradient():
+    log_weights = jnp.array([[-jnp.inf, -jnp.inf], [0.0, -jnp.inf]])
+    gradient = jax.grad(lambda w: jnp.where(jnp.isfinite(t := responsibilities(w)[1]), t, 0.0).sum())(log_weights)
+    np.testing.assert_array_equal(gradient, [[0.0, 0.0], [1.0, 0.0]])

@@ -1,1 +1,8 @@
-"""Structured priors as NumPyro distributions."""
+"""Structured discrete distributions as NumPyro distributions: what every engine sums out or draws as a whole."""
+
+from vmix.distributions.augmented import Augmented
+from vmix.distributions.markov_chain import MarkovChain
+from vmix.distributions.structured import Posterior, StructuredDiscrete
+from vmix.distributions.topic_counts import TopicCounts
+
+__all__ = ["Augmented", "MarkovChain", "Posterior", "StructuredDiscrete", "TopicCounts"]

@@ -1,0 +1,119 @@
+"""Hidden Markov model: K states that follow each other, seen through an emission.
+
+    p      ~ Dirichlet(a / K, ..., a / K)                    first state
+    A_k    ~ Dirichlet(a / K + kappa [j = k])                transitions out of state k; kappa > 0: sticky
+    theta_k                                                  parameters of the emission, below
+    c_n,1:T ~ MarkovChain(p, A)
+    x_nt   ~ Normal(loc_c, 1 / sqrt(tau_c)),  loc_k ~ Normal(m0, s0),  tau_kd ~ Gamma(a0, b0)        "gaussian"
+             MultivariateNormal(loc_c, P_c^-1),               P_k ~ Wishart(D + 2, V)                   (full)
+             Poisson(rate_c),                 rate_kd ~ Gamma(1, 1 / mean of the data)              "poisson"
+             Categorical(probs_c),            probs_k ~ Dirichlet(1, ..., 1)                        "categorical"
+
+Source: Rabiner (1989); the sticky prior: Fox et al. (2011).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax import Array
+
+from vmix.checks import first_rows
+from vmix.distributions import MarkovChain
+from vmix.models.markov_model import count_values
+from vmix.priors import check_sequences, data_scale, settle
+
+
+@dataclass(frozen=True, kw_only=True)
+class HMM:
+    """Hidden Markov model of N sequences of T steps.
+
+    Args:
+        num_components: K, the number of states.
+        emission: "gaussian" (x real, shape (N, T, D)), "poisson" (counts, (N, T, D)) or "categorical" (whole numbers,
+            (N, T)).
+        covariance: of the Gaussian emission, "diagonal" or "full".
+        concentration: a, total mass of each Dirichlet; None takes K (uniform on the simplex).
+        stickiness: kappa, added to the mass of staying.
+        num_values: V of the categorical emission; None takes the largest value and one.
+        loc: m0, prior mean of the means; None takes the data's.
+        scale: s0, prior standard deviation of the means in each column; None takes three times the data's.
+        spread: prior guess of a state's width in each column (Gaussian) or mean count (Poisson); None takes the data's.
+    """
+
+    num_components: int = 8
+    emission: str = "gaussian"
+    covariance: str = "diagonal"
+    concentration: float | None = None
+    stickiness: float = 0.0
+    num_values: int | None = None
+    loc: tuple[float, ...] | None = None
+    scale: tuple[float, ...] | None = None
+    spread: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.emission not in ("gaussian", "poisson", "categorical"):
+            raise ValueError(f'emission must be "gaussian", "poisson" or "categorical", found {self.emission!r}')
+        if self.covariance not in ("diagonal", "full"):
+            raise ValueError(f'covariance must be "diagonal" or "full", found {self.covariance!r}')
+        if self.stickiness < 0:
+            raise ValueError(f"stickiness must be at least 0, found {self.stickiness!r}")
+
+    def with_data(self, x: Array, mask: Array | None = None) -> HMM:
+        """Settle what was left open on the data."""
+        check_sequences(x, mask, num_dims=2 if self.emission == "categorical" else 3)
+        model = settle(self, concentration=float(self.num_components))
+        steps = first_rows(x)
+        steps = steps[np.asarray(first_rows(mask), bool)] if mask is not None else steps.reshape(-1, *steps.shape[2:])
+        if self.emission == "categorical":
+            return settle(model, num_values=count_values(x, mask, self.num_values))
+        if self.emission == "poisson":
+            return settle(model, spread=tuple(float(v) for v in np.maximum(steps.mean(0), 1e-3)))
+        return settle(model, **data_scale(steps, num_components=self.num_components)._asdict())
+
+    def model(self, x: Array, mask: Array | None = None) -> None:
+        """The generative story; `mask` (N, T) is true where a step exists."""
+        k = self.num_components
+        a = jnp.full(k, self.concentration / k)
+        p = numpyro.sample("initial", dist.Dirichlet(a))
+        transition = numpyro.sample("transition", dist.Dirichlet(a + self.stickiness * jnp.eye(k)))
+        theta = self._parameters(x)
+        with numpyro.plate("sequences", x.shape[0]):
+            c = numpyro.sample("c", MarkovChain(p, transition, x.shape[1], mask=mask))
+            numpyro.sample("x", self._emission(c, theta, mask), obs=x)
+
+    def _parameters(self, x: Array) -> dict[str, Array]:
+        """Parameters of the emission, one of each for every state."""
+        k, d = self.num_components, x.shape[-1]
+        if self.emission == "categorical":
+            return {"probs": numpyro.sample("probs", dist.Dirichlet(jnp.ones(self.num_values)).expand([k]))}
+        spread = jnp.asarray(self.spread)
+        if self.emission == "poisson":
+            return {"rate": numpyro.sample("rate", dist.Gamma(1.0, 1.0 / spread).expand([k, d]).to_event(2))}
+        m0, s0 = jnp.asarray(self.loc), jnp.asarray(self.scale)
+        loc = numpyro.sample("loc", dist.Normal(m0, s0).expand([k, d]).to_event(2))
+        if self.covariance == "diagonal":
+            tau = numpyro.sample("precision", dist.Gamma(1.5, 1.5 * spread**2).expand([k, d]).to_event(2))
+            return {"loc": loc, "precision": tau}
+        guess = jnp.diag(1.0 / (spread**2 * (d + 2)))
+        return {
+            "loc": loc,
+            "precision": numpyro.sample("precision", dist.Wishart(d + 2.0, scale_matrix=guess).expand([k])),
+        }
+
+    def _emission(self, c: Array, theta: dict[str, Array], mask: Array | None) -> dist.Distribution:
+        """p(x_t | c_t) for every step, absent steps masked."""
+        theta = {name: value[c] for name, value in theta.items()}
+        if self.emission == "categorical":
+            step = dist.Categorical(theta["probs"])
+        elif self.emission == "poisson":
+            step = dist.Poisson(theta["rate"]).to_event(1)
+        elif self.covariance == "diagonal":
+            step = dist.Normal(theta["loc"], 1.0 / jnp.sqrt(theta["precision"])).to_event(1)
+        else:
+            step = dist.MultivariateNormal(theta["loc"], precision_matrix=theta["precision"])
+        return (step if mask is None else step.mask(mask.astype(bool))).to_event(1)

@@ -1,0 +1,81 @@
+"""Multimodal latent Dirichlet allocation: one mixture of topics behind several kinds of counts.
+
+    phi_mk  ~ Dirichlet(b, ..., b)                        words of topic k in modality m
+    theta_n ~ Dirichlet(a, ..., a)                        topics of datum n, shared by its modalities
+    x_mn    ~ TopicCounts(theta_n, phi_m, total_mn)       for each modality m
+
+A modality that a datum lacks is a row of zeros (no tokens), or of NaN with missing="nan".
+
+Source: Nakamura, Nagai and Iwahashi (2009). Weights rescale each datum's counts to a common total, as there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax import Array
+
+from vmix.distributions import TopicCounts
+from vmix.priors import longest_document, settle
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLDA:
+    """Multimodal LDA of counts x0, x1, ..., each of shape (N, V_m).
+
+    Args:
+        num_components: K, the number of topics.
+        weights: total to which each modality's counts are scaled (and rounded) in every datum that has it; None leaves
+            the counts as they are.
+        doc_concentration: a, of each datum's topics.
+        topic_concentration: b, of each topic's words.
+        max_tokens: the most tokens of a datum in each modality; None takes the data's.
+    """
+
+    num_components: int = 10
+    weights: tuple[float, ...] | None = None
+    doc_concentration: float = 1.1
+    topic_concentration: float = 1.05
+    max_tokens: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("doc_concentration", "topic_concentration"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, found {getattr(self, name)!r}")
+        if self.weights is not None and not all(w > 0 for w in self.weights):
+            raise ValueError(f"weights must be numbers above 0, one a modality, found {self.weights!r}")
+
+    def with_data(self, *x: Array) -> MLDA:
+        """Settle the longest document of each modality."""
+        if self.weights is not None and len(self.weights) != len(x):
+            raise ValueError(f"weights has {len(self.weights)} entries, but {len(x)} modalities are given: one each")
+        longest = [longest_document(np.nan_to_num(array), f"data[{m}]") for m, array in enumerate(x)]
+        if self.weights is not None:
+            # rounding may add half a token a word
+            longest = [int(2 * w + array.shape[1]) for w, array in zip(self.weights, x, strict=True)]
+        return settle(self, max_tokens=tuple(longest))
+
+    def model(self, *x: Array) -> None:
+        """The generative story."""
+        k = self.num_components
+        phi = [
+            numpyro.sample(f"phi{m}", dist.Dirichlet(jnp.full(counts.shape[1], self.topic_concentration)).expand([k]))
+            for m, counts in enumerate(x)
+        ]
+        with numpyro.plate("data", x[0].shape[0]):
+            theta = numpyro.sample("theta", dist.Dirichlet(jnp.full(k, self.doc_concentration)))
+            for m, counts in enumerate(x):
+                tokens = self._tokens(counts, m)
+                words = TopicCounts(theta, phi[m], tokens.sum(-1), max_tokens=self.max_tokens[m])
+                numpyro.sample(f"x{m}", words, obs=tokens)
+
+    def _tokens(self, counts: Array, m: int) -> Array:
+        """Counts of modality m as they enter the model: absent ones as zeros, scaled to the weight."""
+        counts = jnp.nan_to_num(counts)
+        if self.weights is None:
+            return counts
+        return jnp.round(counts * (self.weights[m] / jnp.maximum(counts.sum(-1, keepdims=True), 1)))

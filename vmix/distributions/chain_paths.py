@@ -1,0 +1,143 @@
+"""Paths of Markov chains on arrays: posterior and prior draws, the most probable path, a path's log probability.
+
+The axes are those of `chain_recursions`: time, states, batch; a path is `(T, B)`, int32.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vmix.distributions.chain_posterior import log_filtered
+from vmix.distributions.chain_recursions import Chain, sum_over_time
+
+
+def _draw(weights: jax.Array, uniform: jax.Array) -> jax.Array:
+    """Draw a state for each sequence by one uniform and cumulative sums; never one of weight zero.
+
+    Args:
+        weights: Non-negative, shape `(K, B)`.
+        uniform: In [0, 1), shape `(B,)`.
+
+    Returns:
+        States, shape `(B,)`, int32; -1 where all weights are zero.
+    """
+    num_states = weights.shape[0]
+    below = jnp.tril(jnp.ones((num_states, num_states), weights.dtype))
+    cumulative = jnp.sum(below[:, :, None] * weights[None], axis=1)
+    states = jnp.arange(num_states, dtype=jnp.int32)[:, None]
+    # the sums round differently, so the last possible state is a limit, not a consequence
+    last = jnp.max(jnp.where(weights > 0, states, -1), axis=0)
+    possible = (weights > 0) & (cumulative > uniform * cumulative[-1])
+    return jnp.minimum(jnp.min(jnp.where(possible, states, num_states), axis=0), last)
+
+
+def _rows(matrix: jax.Array, state: jax.Array) -> jax.Array:
+    """Return `matrix[state[b], :, b]` as `(K, B)`; state -1 reads some row."""
+    state = jnp.maximum(state, 0)
+    return matrix[state, :, 0 if matrix.shape[-1] == 1 else jnp.arange(state.shape[0])].T
+
+
+def _relative(log_weights: jax.Array) -> jax.Array:
+    top = jnp.max(log_weights, axis=0)
+    return jnp.exp(log_weights - jnp.where(jnp.isneginf(top), 0, top))
+
+
+def _matrices(chain: Chain) -> tuple[Any, Any]:
+    """Split off what a scan over steps takes as input; the other is shared."""
+    varying = chain.log_transition.ndim == 4
+    return (chain.log_transition, None) if varying else (None, chain.log_transition)
+
+
+def _only_present(chain: Chain, path: jax.Array) -> jax.Array:
+    return path if chain.present is None else jnp.where(chain.present, path, 0)
+
+
+@functools.partial(jax.jit, static_argnames="method")
+def sample_posterior(key: jax.Array, chain: Chain, unary: jax.Array, method: str) -> jax.Array:
+    """Draw paths from `p(c | unary)`: filter forward, sample backward. All -1 where no path is possible."""
+    filtered = log_filtered(chain, unary, method)
+    uniform = jax.random.uniform(key, (filtered.shape[0], filtered.shape[-1]), filtered.dtype)
+    each, shared = _matrices(chain)
+
+    def step(after: jax.Array, inputs: tuple) -> tuple:
+        belief, matrix, linked, uniform = inputs
+        weights = belief + _rows(jnp.swapaxes(shared if matrix is None else matrix, 0, 1), after)
+        weights = weights if linked is None else jnp.where(linked, weights, belief)
+        state = _draw(_relative(weights), uniform)
+        return state, state
+
+    end = _draw(_relative(filtered[-1]), uniform[-1])
+    links = None if chain.present is None else chain.present[1:]
+    path: jax.Array = jax.lax.scan(step, end, (filtered[:-1], each, links, uniform[:-1]), reverse=True)[1]
+    path = _only_present(chain, jnp.concatenate([path, end[None]]))
+    # what the filter rules out late may look possible early
+    return jnp.where(jnp.any(path < 0, axis=0), _only_present(chain, jnp.full_like(path, -1)), path)
+
+
+@functools.partial(jax.jit, static_argnames=("num_steps", "batch"))
+def sample_prior(key: jax.Array, chain: Chain, *, num_steps: int, batch: int) -> jax.Array:
+    """Draw paths from the prior."""
+    uniform = jax.random.uniform(key, (num_steps, batch), chain.log_initial.dtype)
+    each, shared = _matrices(chain)
+
+    def step(before: jax.Array, inputs: tuple) -> tuple:
+        matrix, uniform = inputs
+        state = _draw(_relative(_rows(shared if matrix is None else matrix, before)), uniform)
+        return state, state
+
+    first = jnp.broadcast_to(chain.log_initial, (chain.log_initial.shape[0], batch))
+    start = _draw(_relative(first), uniform[0])
+    path: jax.Array = jax.lax.scan(step, start, (each, uniform[1:]))[1]
+    return _only_present(chain, jnp.concatenate([start[None], path]))
+
+
+@jax.jit
+def mode(chain: Chain, unary: jax.Array) -> jax.Array:
+    """Return the most probable path (Viterbi); all -1 where no path is possible, the lowest states among equals."""
+    each, shared = _matrices(chain)
+    states = jnp.arange(unary.shape[1], dtype=jnp.int32)[:, None]
+
+    def forward(best: jax.Array, inputs: tuple) -> tuple:
+        here, matrix, linked = inputs
+        scores = best[:, None, :] + (shared if matrix is None else matrix)
+        new, origin = jnp.max(scores, axis=0) + here, jnp.argmax(scores, axis=0).astype(jnp.int32)
+        # each step's best is moved to 0, or a long chain's sum would lose digits
+        top = jnp.max(new, axis=0)
+        new = new - jnp.where(jnp.isneginf(top), 0, top)
+        if linked is None:
+            return new, origin
+        return jnp.where(linked, new, best), jnp.where(linked, origin, states)
+
+    def backward(after: jax.Array, origin: jax.Array) -> tuple:
+        state = jnp.take_along_axis(origin, after[None], axis=0)[0]
+        return state, state
+
+    links = None if chain.present is None else chain.present[1:]
+    best = chain.log_initial + unary[0]
+    scanned: tuple[jax.Array, jax.Array] = jax.lax.scan(forward, best, (unary[1:], each, links))
+    best, origins = scanned
+    end = jnp.argmax(best, axis=0).astype(jnp.int32)
+    path: jax.Array = jax.lax.scan(backward, end, origins, reverse=True)[1]
+    path = jnp.where(jnp.isneginf(jnp.max(best, axis=0)), -1, jnp.concatenate([path, end[None]]))
+    return _only_present(chain, path)
+
+
+@jax.jit
+def log_probability(chain: Chain, path: jax.Array) -> jax.Array:
+    """Return `log p(c_1) + sum_t log p(c_{t+1} | c_t)` of paths `(T, B)`: shape `(B,)`, nats.
+
+    Linear in the chain's two log parameters: its gradient with respect to them is the path's counts.
+    """
+
+    def column(array: jax.Array) -> jax.Array | int:
+        return 0 if array.shape[-1] == 1 else jnp.arange(path.shape[-1])
+
+    first = chain.log_initial[path[0], column(chain.log_initial)]
+    time = (jnp.arange(path.shape[0] - 1)[:, None],) if chain.log_transition.ndim == 4 else ()
+    moves = chain.log_transition[(*time, path[:-1], path[1:], column(chain.log_transition))]
+    if chain.present is not None:
+        first = jnp.where(chain.present[0], first, 0)
+        moves = jnp.where(chain.present[1:], moves, 0)
+    return first + sum_over_time(moves)
