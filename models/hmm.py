@@ -22,7 +22,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
-from vmix.checks import first_rows
+from vmix.checks import check_counts, first_rows
 from vmix.distributions import MarkovChain
 from vmix.models.markov_model import count_values
 from vmix.priors import check_sequences, data_scale, settle
@@ -67,17 +67,18 @@ class HMM:
         """Settle what was left open on the data."""
         check_sequences(x, mask, num_dims=2 if self.emission == "categorical" else 3)
         model = settle(self, concentration=float(self.num_components))
-        steps = first_rows(x)
-        steps = steps[np.asarray(first_rows(mask), bool)] if mask is not None else steps.reshape(-1, *steps.shape[2:])
+        x = first_rows(x)
+        there = np.ones(x.shape[:2], bool) if mask is None else first_rows(mask).astype(bool)
         if self.emission == "categorical":
             return settle(model, num_values=count_values(x, mask, self.num_values))
         if self.emission == "poisson":
-            return settle(model, spread=tuple(float(v) for v in np.maximum(steps.mean(0), 1e-3)))
-        return settle(model, **data_scale(steps, num_components=self.num_components)._asdict())
+            check_counts(np.where(there[..., None], x, 0), "x")
+            return settle(model, spread=tuple(float(v) for v in np.maximum(np.nanmean(x[there], 0), 1e-3)))
+        return settle(model, **data_scale(x[there], num_components=self.num_components)._asdict())
 
     def model(self, x: Array, mask: Array | None = None) -> None:
         """The generative story; `mask` (N, T) is true where a step exists."""
-        k = self.num_components
+        k, mask = self.num_components, None if mask is None else mask.astype(bool)
         a = jnp.full(k, self.concentration / k)
         p = numpyro.sample("initial", dist.Dirichlet(a))
         transition = numpyro.sample("transition", dist.Dirichlet(a + self.stickiness * jnp.eye(k)))
@@ -116,4 +117,4 @@ class HMM:
             step = dist.Normal(theta["loc"], 1.0 / jnp.sqrt(theta["precision"])).to_event(1)
         else:
             step = dist.MultivariateNormal(theta["loc"], precision_matrix=theta["precision"])
-        return (step if mask is None else step.mask(mask.astype(bool))).to_event(1)
+        return (step if mask is None else step.mask(mask)).to_event(1)

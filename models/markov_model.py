@@ -65,6 +65,7 @@ class MarkovModel:
 
     def model(self, x: Array, mask: Array | None = None) -> None:
         """The generative story; `mask` (N, T) is true where a step exists."""
+        mask = None if mask is None else mask.astype(bool)
         a = jnp.full(self.num_values, 1.0 + self.alpha)
         p = numpyro.sample("initial", dist.Dirichlet(a))
         transition = numpyro.sample("transition", dist.Dirichlet(a).expand([self.num_values]))

@@ -10,7 +10,6 @@ from tests.oracles import CASES, fitted
 
 DEFAULT = {
     *((name, "EM") for name in CASES),
-    ("two modalities", "SVI"),
     ("latent classes", "Gibbs"),
     ("HalfNormal scales", "Gibbs"),
 }

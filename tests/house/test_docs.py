@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 LINKED = [*PAGES, *sorted((DOCS / "decisions").glob("*.md")), *sorted(ROOT.glob("*.md"))]
-SHORT = {"fitting", "programs"}
+SHORT = {"programs"}
 BLOCK = re.compile(r"^(<!-- no run -->\n)?```python\n(.*?)^```$", re.M | re.S)
 
 

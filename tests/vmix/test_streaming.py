@@ -39,6 +39,7 @@ def test_em_on_disk_equals_em_in_memory(rows, on_disk):
     np.testing.assert_allclose(there.posterior["loc"], here.posterior["loc"], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_gibbs_on_disk_draws_from_the_same_posterior(rows, on_disk):
     engine = Gibbs(num_samples=300, num_warmup=50)
     here = vmix.fit(MODEL, rows, engine=engine, seed=0, init=start(rows))

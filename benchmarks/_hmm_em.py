@@ -1,0 +1,169 @@
+"""EM on a Gaussian hidden Markov model against hmmlearn and dynamax, sweep by sweep from the same start."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import _hmm_peers as peers
+from benchmarks._recording import Case, is_recorded, load_average, record
+from vmix import fitting
+from vmix.door import check_arrays, prepare
+from vmix.engine import Start
+from vmix.free_energy import evaluate
+from vmix.inference import EM
+from vmix.models import HMM
+from vmix.plan import make_plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Sizes: N, T, D, K, sweeps a round, timed rounds."""
+
+    covariance: str
+    num_sequences: int = 100
+    num_steps: int = 1_000
+    data_dim: int = 8
+    num_components: int = 10
+    sweeps: int = 5
+    rounds: int = 7
+
+
+@dataclass
+class Contestant:
+    """Something that advances by sweeps; the first round (compilation, warming up) is kept out of the timings.
+
+    Args:
+        advance: does one round.
+        log_likelihood: of the data where it stands, nats per sequence, in float64 from its parameters.
+        about: what was chosen for it, name to number.
+    """
+
+    advance: Callable[[], None]
+    log_likelihood: Callable[[], float]
+    about: dict[str, float]
+
+    def __post_init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def run_round(self) -> None:
+        """Advance and take the time."""
+        began = time.perf_counter()
+        self.advance()
+        self.seconds.append(time.perf_counter() - began)
+
+    def per_sweep(self, sweeps: int) -> np.ndarray:
+        """Seconds a sweep of each timed round."""
+        return np.array(self.seconds[1:]) / sweeps
+
+
+def compare(settings: Settings, seed: int, *, folder: Path) -> list[dict[str, Any]]:
+    """Run one case, interleaved, and record a line a variant: the fastest of each peer's forms.
+
+    Args:
+        settings: sizes.
+        seed: of the data.
+        folder: where the results are.
+
+    Returns:
+        The lines; none if they are there already.
+    """
+    chosen = asdict(settings) | {"estimate": "ml"}
+    names = ["vmix", *peers.installed()]
+    cases = {
+        name: Case(benchmark="hmm", case=f"em-{settings.covariance}", variant=name, seed=seed, settings=chosen)
+        for name in names
+    }
+    if all(is_recorded(case, folder) for case in cases.values()):
+        return []
+    x = make_data(settings, seed)
+    start = first_values(settings, x)
+    forms = {"vmix": [contest(settings, x, start)]}
+    for name in names[1:]:
+        forms[name] = [Contestant(*form) for form in peers.forms(name, settings, x, start)]
+    for _ in range(1 + settings.rounds):
+        for who in (form for every in forms.values() for form in every):
+            who.run_round()
+    best = {
+        name: min(every, key=lambda who: np.median(who.per_sweep(settings.sweeps))) for name, every in forms.items()
+    }
+    metrics = {name: _metrics(who, settings) for name, who in best.items()}
+    for name in names[1:]:
+        # round by round, so that a drift of the machine's load cancels
+        ratio = best[name].per_sweep(settings.sweeps) / best["vmix"].per_sweep(settings.sweeps)
+        metrics["vmix"][f"times_faster_than_{name.split()[0]}"] = float(np.median(ratio))
+    return [record(cases[name], metrics[name], sum(best[name].seconds), folder) for name in names]
+
+
+def _metrics(contestant: Contestant, settings: Settings) -> dict[str, float]:
+    timings = contestant.per_sweep(settings.sweeps)
+    return {
+        "seconds_per_iteration": float(np.median(timings)),
+        "seconds_per_iteration_fastest": float(timings.min()),
+        "log_likelihood": contestant.log_likelihood(),
+        "load": load_average(),
+        **contestant.about,
+    }
+
+
+def make_data(settings: Settings, seed: int) -> np.ndarray:
+    """Sequences that stay a while in each of K overlapping ellipsoids, shape (N, T, D), float64."""
+    rng = np.random.default_rng(seed)
+    k, d = settings.num_components, settings.data_dim
+    means = rng.normal(0.0, 1.5, (k, d))
+    roots = rng.normal(0.0, 1.0, (k, d, d)) / np.sqrt(d) + 0.5 * np.eye(d)
+    transition = 0.8 * np.eye(k) + 0.2 * rng.dirichlet(np.ones(k), k)
+    shape = (settings.num_sequences, settings.num_steps)
+    states = np.empty(shape, int)
+    states[:, 0] = rng.integers(0, k, shape[0])
+    for t in range(1, shape[1]):
+        below = rng.random((shape[0], 1)) > transition[states[:, t - 1]].cumsum(1)[:, :-1]
+        states[:, t] = below.sum(1)
+    x = means[states] + np.einsum("nti,ntij->ntj", rng.normal(size=(*shape, d)), roots[states].swapaxes(-1, -2))
+    return x.astype(np.float32).astype(np.float64)  # the same numbers in both precisions
+
+
+def first_values(settings: Settings, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Equal probabilities with some stickiness, the first steps of K sequences as means, the data's precisions."""
+    k = settings.num_components
+    steps = x.reshape(-1, x.shape[-1])
+    diagonal = np.tile(1.0 / steps.var(0), (k, 1))
+    full = np.tile(np.linalg.inv(np.atleast_2d(np.cov(steps.T))), (k, 1, 1))
+    return {
+        "initial": np.full(k, 1.0 / k),
+        "transition": 0.5 * np.eye(k) + np.full((k, k), 0.5 / k),
+        "loc": steps[:: len(steps) // k][:k].copy(),
+        "precision": diagonal if settings.covariance == "diagonal" else full,
+    }
+
+
+def contest(settings: Settings, x: np.ndarray, start: dict[str, np.ndarray]) -> Contestant:
+    """vmix, advanced as the driver does: one compiled chunk of sweeps a round."""
+    began = time.perf_counter()
+    arrays = check_arrays((x.astype(np.float32),), missing=None)
+    model = HMM(num_components=settings.num_components, covariance=settings.covariance)
+    plan = make_plan(prepare(model, arrays), arrays, key=jax.random.key(0))
+    seconds_plan = time.perf_counter() - began
+    engine = EM(estimate="ml", tolerance=None, num_sweeps=settings.sweeps)
+    data = fitting.hold(plan, arrays, None)
+    first = Start({name: jnp.asarray(value, jnp.float32) for name, value in start.items()}, {})
+    run = fitting._Run(plan, engine, data, False)
+    state = fitting._stack([engine.init(plan, first, data, key=jax.random.key(0))])
+
+    def advance() -> None:
+        nonlocal state
+        state, _ = jax.block_until_ready(run.chunk(state, data, run._schedule(0), settings.sweeps))
+
+    def log_likelihood() -> float:
+        values = {name: value[0] for name, value in state.globals.items()}
+        found = jax.jit(lambda v: evaluate(plan, v, {}, data.args, key=jax.random.key(0)).per_datum)(values)
+        return float(np.asarray(found, np.float64).mean())
+
+    return Contestant(advance, log_likelihood, {"seconds_plan": seconds_plan})

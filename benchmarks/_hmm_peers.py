@@ -1,0 +1,130 @@
+"""hmmlearn and dynamax on the sequences of `_hmm_em`: each form is (advance a round, log-likelihood, what was chosen).
+
+hmmlearn (0.3): scaled or logarithmic recursions in C++, float64, its sweep called as its own loop does, with one or two
+BLAS threads. dynamax (1.0): its `fit_em` body compiled once, on all sequences by vmap as its documentation does;
+float32. Its priors cannot be switched off, so they are made as flat as floats allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import metadata, util
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+if TYPE_CHECKING:
+    from benchmarks._hmm_em import Settings
+
+Form = tuple[Callable[[], None], Callable[[], float], dict[str, float]]
+THREADS = (1, 2)
+# what dynamax imports besides itself
+NEEDS = {"hmmlearn": ("hmmlearn",), "dynamax": ("dynamax", "tensorflow_probability", "fastprogress")}
+FLAT = 1e-6
+
+
+def installed() -> list[str]:
+    """The peers at hand, with their versions; those that are not are named on the screen."""
+    found = []
+    for peer, modules in NEEDS.items():
+        missing = [module for module in modules if util.find_spec(module) is None]
+        if missing:
+            print(f"{peer} is left out: {', '.join(missing)} not installed")
+        else:
+            found.append(f"{peer} {metadata.version(peer)}")
+    return found
+
+
+def forms(name: str, settings: Settings, x: np.ndarray, start: dict[str, np.ndarray]) -> Iterator[Form]:
+    """The forms of a peer, of which the fastest counts."""
+    if name.startswith("dynamax"):
+        yield dynamax_form(settings, x, start)
+        return
+    for implementation in ("log", "scaling"):
+        for threads in THREADS:
+            yield hmmlearn_form(settings, x, start, implementation, threads)
+
+
+def _variances(settings: Settings, start: dict[str, np.ndarray]) -> np.ndarray:
+    return 1 / start["precision"] if settings.covariance == "diagonal" else np.linalg.inv(start["precision"])
+
+
+def hmmlearn_form(
+    settings: Settings, x: np.ndarray, start: dict[str, np.ndarray], implementation: str, threads: int
+) -> Form:
+    """hmmlearn's sweep without the set-up of its `fit`."""
+    from hmmlearn.hmm import GaussianHMM
+
+    model = GaussianHMM(
+        settings.num_components,
+        covariance_type={"diagonal": "diag", "full": "full"}[settings.covariance],
+        min_covar=0,
+        covars_prior=0,
+        init_params="",
+        implementation=implementation,
+    )
+    steps, lengths = x.reshape(-1, x.shape[-1]), [x.shape[1]] * len(x)
+    model.n_features = x.shape[-1]
+    model.startprob_, model.transmat_, model.means_ = start["initial"], start["transition"], start["loc"]
+    model.covars_ = _variances(settings, start)
+
+    def advance() -> None:
+        with threadpool_limits(threads):
+            for _ in range(settings.sweeps):
+                statistics, _ = model._do_estep(steps, lengths)
+                model._do_mstep(statistics)
+
+    about = {"threads": threads, "scaled": float(implementation == "scaling")}
+    return advance, lambda: float(model.score(steps, lengths)) / len(x), about
+
+
+def dynamax_form(settings: Settings, x: np.ndarray, start: dict[str, np.ndarray]) -> Form:
+    """dynamax's EM sweeps in one compiled scan a round, the body of its `fit_em`."""
+    from dynamax.hidden_markov_model import DiagonalGaussianHMM, GaussianHMM
+
+    k, d = settings.num_components, x.shape[-1]
+    dirichlet = {"initial_probs_concentration": 1.0 + FLAT, "transition_matrix_concentration": 1.0 + FLAT}
+    first = {
+        "initial_probs": start["initial"],
+        "transition_matrix": start["transition"],
+        "emission_means": start["loc"],
+    }
+    if settings.covariance == "diagonal":
+        # the mode of its variances divides by 2 (a + 1 + n / 2) + 1: at a = -1.5 by n
+        flat = {"emission_prior_mean_concentration": FLAT, "emission_prior_concentration": -1.5}
+        model = DiagonalGaussianHMM(k, d, **flat, emission_prior_scale=FLAT, **dirichlet)
+        first["emission_scale_diags"] = np.sqrt(_variances(settings, start))
+    else:
+        # its covariances divide by n + 2 d + 2, 0.2 % more than n at full size; it refuses fewer degrees of freedom
+        flat = {"emission_prior_concentration": FLAT, "emission_prior_extra_df": 0.0}
+        model = GaussianHMM(k, d, **flat, emission_prior_scale=FLAT, **dirichlet)
+        first["emission_covariances"] = _variances(settings, start)
+    values = {name: jnp.asarray(value, jnp.float32) for name, value in first.items()}
+    params, properties = model.initialize(jax.random.key(0), **values)
+    data = jnp.asarray(x, jnp.float32)
+    inner = model.initialize_m_step_state(params, properties)
+
+    def sweep(carry: tuple, _: None) -> tuple[tuple, None]:
+        params, inner = carry
+        statistics, _ = jax.vmap(partial(model.e_step, params))(data)
+        return model.m_step(params, properties, statistics, inner), None
+
+    @jax.jit
+    def sweeps(carry: tuple) -> tuple:
+        return jax.lax.scan(sweep, carry, None, length=settings.sweeps)[0]
+
+    carry: Any = (params, inner)
+
+    def advance() -> None:
+        nonlocal carry
+        carry = jax.block_until_ready(sweeps(carry))
+
+    def log_likelihood() -> float:
+        each = jax.jit(jax.vmap(partial(model.marginal_log_prob, carry[0])))(data)
+        return float(np.asarray(each, np.float64).mean())
+
+    return advance, log_likelihood, {}

@@ -1,0 +1,70 @@
+"""The joint programs on the Serket pairs: one fit in place of rounds of messages."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import vmix
+from benchmarks._recording import Case, load_average, record
+from vmix.inference import EM
+from vmix.metrics import accuracy, nmi
+from vmix.models import HMMVAE, VaDE
+
+NUM_STEPS = 100
+# chosen before the first run, alike for both: the tutorials' 18 dimensions, one hidden layer, a denoising autoencoder
+NETWORK = {"latent_dim": 18, "hidden": (400,), "noise": 0.3}
+JOINT = {
+    "hmm_vae/joint": (HMMVAE(num_components=10, **NETWORK), EM(num_sweeps=5)),
+    "vae_gmm/joint": (VaDE(num_components=10, covariance="full", **NETWORK), EM(num_sweeps=20)),
+}
+
+
+def fit_joint(name: str, data: Any, seed: int, *, folder: Path) -> dict[str, float]:
+    """Fit one case and record its line; a chain of 3,000 images is cut into pieces of 100, for minibatches.
+
+    Args:
+        name: the case.
+        data: the pairs, with labels that are read after the fit alone.
+        seed: of the fit.
+        folder: where the results are.
+
+    Returns:
+        The metrics.
+    """
+    model, engine = JOINT[name]
+    x = np.asarray(data.modalities["image"])
+    x = x.reshape(-1, NUM_STEPS, x.shape[1]) if name.startswith("hmm") else x
+    began = time.perf_counter()
+    fit = vmix.fit(model, x, engine=engine, seed=seed)
+    seconds = time.perf_counter() - began
+    found = fit.predict(x).reshape(-1)
+    metrics = {"accuracy": accuracy(data.labels, found), "nmi": nmi(data.labels, found)}
+    metrics |= {"elbo": float(fit.history["objective"][-1]), "load": load_average()}
+    if name.startswith("hmm"):
+        transition = fit.posterior["transition"]
+        metrics["least_largest_transition"] = float(transition.max(1).min())
+        if seed == 0:
+            _draw(transition, folder / "pictures" / "serket_hmm_vae_transition.png")
+    settings = {"model": fit.settings["model"], "engine": fit.settings["engine"]}
+    record(Case(benchmark="serket", case=name, variant="vmix", seed=seed, settings=settings), metrics, seconds, folder)
+    return metrics | {"seconds": seconds}
+
+
+def _draw(transition: np.ndarray, path: Path) -> None:
+    """The transition matrix, states in the order of the cycle they follow."""
+    order = [0]
+    while len(order) < len(transition):
+        ranked = np.argsort(-transition[order[-1]])
+        order.append(next(int(k) for k in ranked if int(k) not in order))
+    figure, axes = plt.subplots(figsize=(4, 3.4), layout="constrained")
+    image = axes.imshow(transition[np.ix_(order, order)], vmin=0, vmax=1, cmap="viridis")
+    axes.set(xlabel="state at t + 1", ylabel="state at t", title="Learnt transitions (HMMVAE)")
+    figure.colorbar(image, label="probability")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,80 @@
+"""A network of modules in a folder: graph and options as configuration, parameters as arrays, no pickle."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from vmix import checkpoint
+from vmix.compose.autoencoder import VAE
+from vmix.compose.markov import MM
+from vmix.compose.mixture import GMM
+from vmix.compose.module import GraphError, Module, Observation
+from vmix.compose.topics import MLDA
+
+if TYPE_CHECKING:
+    from vmix.compose.network import Network
+
+KINDS = {kind.__name__: kind for kind in (GMM, MLDA, MM, VAE)}
+_POSITIONAL = {"latent_dim", "num_components", "weights"}
+
+
+def save_network(network: Network, folder: Any) -> None:
+    """Save a network.
+
+    Raises:
+        GraphError: for a module whose program is the user's own: a function cannot be saved without a pickle.
+    """
+    names = {m: i for i, m in enumerate(network.modules)}
+    modules = []
+    for module in network.modules:
+        kind = type(module).__name__
+        if kind not in KINDS and not isinstance(module, Observation):
+            raise GraphError(f"{module.name} is a {kind}, whose program cannot be saved; save its `params` yourself")
+        settings = {"name": module.name} if isinstance(module, Observation) else module.settings()
+        record = {"kind": kind, "settings": settings, "upstream": [names[m] for m in module.upstream]}
+        record["history"] = module.history
+        record["width"] = int(module.x.shape[1]) if isinstance(module, Observation) else getattr(module, "_width", 0)
+        modules.append(record)
+    tree = {m.name: jax.tree.map(np.asarray, m.params) for m in network.learners}
+    config = {"network": modules, "messages": network.messages, "rounds": network.rounds}
+    checkpoint.save(folder, tree, config)
+
+
+def load(folder: Any) -> Network:
+    """Load a network that `Network.save` wrote; it recognises and predicts, and learns on from new data.
+
+    Its observations hold a single row of zeros in the place of the data, which were not saved.
+
+    Raises:
+        CheckpointCorrupt: for a damaged folder.
+        ValueError: for a folder that holds something else.
+    """
+    from vmix.compose.network import Network
+
+    tree, config = checkpoint.load(folder)
+    if "network" not in config:
+        raise ValueError(f"{folder} holds no network of modules; a fit is loaded with vmix.load(folder)")
+    modules: list[Module] = []
+    for record in config["network"]:
+        module = _made(record)
+        if record["upstream"]:
+            module.connect(*(modules[i] for i in record["upstream"]))
+            module.params = tree[module.name]
+        module.history = record["history"]
+        modules.append(module)
+    network = Network(*modules, messages=config["messages"])
+    network.rounds = config["rounds"]
+    return network
+
+
+def _made(record: dict[str, Any]) -> Module:
+    settings = dict(record["settings"])
+    if record["kind"] == "Observation":
+        return Observation(np.zeros((1, record["width"]), np.float32), name=settings["name"])
+    first = [settings.pop(n) for n in list(settings) if n in _POSITIONAL and record["kind"] != "MM"]
+    module = KINDS[record["kind"]](*first, **settings)
+    module._width = record["width"]
+    return module
