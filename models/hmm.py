@@ -67,14 +67,14 @@ class HMM:
         """Settle what was left open on the data."""
         check_sequences(x, mask, num_dims=2 if self.emission == "categorical" else 3)
         model = settle(self, concentration=float(self.num_components))
-        x = first_rows(x)
-        there = np.ones(x.shape[:2], bool) if mask is None else first_rows(mask).astype(bool)
+        found = first_rows(x)
+        there = np.ones(found.shape[:2], bool) if mask is None else first_rows(mask).astype(bool)
         if self.emission == "categorical":
             return settle(model, num_values=count_values(x, mask, self.num_values))
         if self.emission == "poisson":
-            check_counts(np.where(there[..., None], x, 0), "x")
-            return settle(model, spread=tuple(float(v) for v in np.maximum(np.nanmean(x[there], 0), 1e-3)))
-        return settle(model, **data_scale(x[there], num_components=self.num_components)._asdict())
+            check_counts(np.where(there[..., None], found, 0), "x")
+            return settle(model, spread=tuple(float(v) for v in np.maximum(np.nanmean(found[there], 0), 1e-3)))
+        return settle(model, **data_scale(found[there], num_components=self.num_components)._asdict())
 
     def model(self, x: Array, mask: Array | None = None) -> None:
         """The generative story; `mask` (N, T) is true where a step exists."""

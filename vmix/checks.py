@@ -164,7 +164,10 @@ def _to_numpy(array: Any, name: str) -> np.ndarray:
             return _from_pandas(array, name)
         return np.asarray(array)
     except ValueError as error:
-        raise ValueError(f"{name} is not a rectangular array of numbers ({error}); expected shape (N, D)") from error
+        raise ValueError(
+            f"{name} is not a rectangular array of numbers ({error}); expected shape (N, D): pad sequences of "
+            "different lengths to the longest, and give a mask"
+        ) from error
     except TypeError as error:
         raise TypeError(f"{name} ({type(array).__name__}) is not an array of numbers: {error}") from error
 

@@ -70,7 +70,7 @@ def filtered(fit: Fit, *data: ArrayLike) -> np.ndarray:
     Raises:
         ProgramError: if the program has no structured discrete site, or its prior cannot be filtered.
     """
-    return _by_rows(fit, _filter, data)
+    return _by_rows(fit, _filter, data, None)
 
 
 def most_probable_path(fit: Fit, *data: ArrayLike) -> np.ndarray:
@@ -100,7 +100,7 @@ def most_probable_path(fit: Fit, *data: ArrayLike) -> np.ndarray:
         >>> bool((path == (x[..., 0] > 4)).all() or (path == (x[..., 0] < 4)).all())
         True
     """
-    return _by_rows(fit, _viterbi, data)
+    return _by_rows(fit, _viterbi, data, None)
 
 
 def forecast(fit: Fit, *data: ArrayLike, steps: int, seed: int | None = None) -> Forecast:
@@ -122,16 +122,16 @@ def forecast(fit: Fit, *data: ArrayLike, steps: int, seed: int | None = None) ->
     check_positive_int(steps, "steps")
     _check_structured(fit._plan)
     _check_stationary(fit._predictor)
-    probabilities, mean = _by_rows(fit, lambda plan: _ahead(plan, steps), data)
+    probabilities, mean = _by_rows(fit, lambda plan: _ahead(plan, steps), data, None)
     draw = None
     if seed is not None:
         check_seed(seed)
-        draw = _by_rows(fit, lambda plan: _future(fit._predictor, plan, steps), data, key=jax.random.key(seed))
+        draw = _by_rows(fit, lambda plan: _future(fit._predictor, plan, steps), data, jax.random.key(seed))
     return Forecast(probabilities, mean, draw)
 
 
-def _by_rows(fit: Fit, make: Callable[[Plan], Callable], data: tuple, key: Array | None = None) -> Any:
-    """Apply a jitted function of (globals, params, rows) chunk by chunk and join the rows."""
+def _by_rows(fit: Fit, make: Callable[[Plan], Callable], data: tuple, key: Array | None) -> Any:
+    """Apply a jitted function of (globals, params, rows), and of a key if given, chunk by chunk and join the rows."""
     _check_structured(fit._plan)
     predictor = fit._predictor
     arrays = predictor._check(data)

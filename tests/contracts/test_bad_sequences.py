@@ -41,7 +41,11 @@ def with_value(array, index, value):
 @pytest.mark.parametrize(
     ("model", "data", "match"),
     [
-        (GAUSSIAN, [[[0.0], [1.0]], [[2.0]]], "x is not a rectangular array"),
+        (
+            GAUSSIAN,
+            [[[0.0], [1.0]], [[2.0]]],
+            "x is not a rectangular array .*pad sequences of different lengths to the longest, and give a mask",
+        ),
         (GAUSSIAN, X[0], r"x must have shape \(N, T, D\): N sequences of T steps; found \(5, 2\).*x\[None\].*a mask"),
         (GAUSSIAN, X[..., None], r"x must have shape \(N, T, D\).*found \(6, 5, 2, 1\)"),
         (CATEGORICAL, X, r"x must have shape \(N, T\).*found \(6, 5, 2\)"),
