@@ -1,6 +1,7 @@
 """Results as JSON lines, one run a line, so that a long grid can be stopped and resumed."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -82,7 +83,9 @@ def record(case: Case, metrics: Mapping[str, float], seconds: float, folder: Pat
         The line.
     """
     stamp = describe_environment()
-    line = asdict(case) | {"metrics": {name: float(value) for name, value in metrics.items()}, "seconds": seconds}
+    finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+    broken = {f"{name}_not_finite": 1.0 for name in metrics if name not in finite}  # JSON has no NaN
+    line = asdict(case) | {"metrics": finite | broken, "seconds": seconds}
     line |= {name: stamp[name] for name in ("machine", "versions", "commit", "date")}
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({name: line[name] for name in FIELDS}, allow_nan=False)

@@ -116,6 +116,10 @@ class Predictor:
             if found.ndim != like.ndim:
                 raise ValueError(f"{name} has {found.ndim} dimension(s); this model was fitted to {like.ndim}")
             self._check_shape(found, like, name)
+            if found.dtype.kind == "f" and like.dtype.kind in "iu" and (found != np.floor(found)).any():
+                raise ValueError(
+                    f"{name} has fractions, but this model was fitted to whole numbers; round it, or fit real numbers"
+                )
             arrays.append(found.astype(like.dtype) if found.dtype != like.dtype else found)
         check_same_length(arrays, names)
         return tuple(arrays)
