@@ -177,8 +177,13 @@ def fill_missing(value: Array) -> Array:
     return jnp.where(jnp.isnan(value), 0.0, value) if jnp.issubdtype(value.dtype, jnp.floating) else value
 
 
-def compressible(layout: Layout, site: dict) -> tuple[Family | None, str]:
+def compressible(layout: Layout, site: dict, *, fixed_mask: bool) -> tuple[Family | None, str]:
     """Whether a site's parameters are the same for every datum, and its family known.
+
+    Args:
+        layout: where the dimensions stand.
+        site: the site of an enumerated trace.
+        fixed_mask: whether its mask is known to be the same for all values of the discrete sites.
 
     Returns:
         The family, or None with the reason.
@@ -189,7 +194,7 @@ def compressible(layout: Layout, site: dict) -> tuple[Family | None, str]:
         return None, "no data plate"
     if family is None:
         return None, f"{type(atom.base).__name__} is not in vmix's exponential families"
-    if isinstance(atom.mask, jax.Array) and atom.mask.ndim > layout.nesting + atom.event_dims:
+    if not fixed_mask and isinstance(atom.mask, jax.Array) and atom.mask.ndim > layout.nesting + atom.event_dims:
         return None, "its mask depends on a discrete site"
     eta, log_normaliser = family.natural(atom.base, _identity_frame())
     axes = {layout.data_dim - atom.event_dims: "datum"}
@@ -207,7 +212,7 @@ def data_frame(layout: Layout, site: dict) -> Frame:
     atom = unwrap(site["fn"])
     family = family_of(atom.base)
     axis = layout.data_dim - atom.event_dims - atom.base.event_dim
-    rows = jnp.moveaxis(jnp.asarray(site["value"]), axis, 0)
+    rows = jnp.moveaxis(without_masked(layout, site), axis, 0)
     steps = has_steps(layout, site)
     # rows are [N, other plates..., T, elements...]: the other plates are all but one of the nesting
     step_axis = rows.ndim - atom.event_dims - atom.base.event_dim
@@ -229,7 +234,7 @@ def _compress(layout: Layout, site: dict, frame: Frame, factor: Any, missing: bo
     atom, value = unwrap(site["fn"]), site["value"]
     family = family_of(atom.base)
     where = _Where(layout, atom, _element_shape(layout, site, atom), has_steps(layout, site))
-    weight = _weight(atom, value, missing)
+    weight = _weight(_with_one_mask(layout, atom), value, missing)
     value = _fill(value, atom) if missing else value
     statistics = where.cells(_statistics(family, atom, value, factor, frame), trailing=1)
     base = where.cells(family.base_measure(atom.base, value, frame), trailing=0)
@@ -253,6 +258,23 @@ def _compress(layout: Layout, site: dict, frame: Frame, factor: Any, missing: bo
         base.reshape(num_cells, -1).sum(-1),
         family.hard_zeros,
     )
+
+
+def without_masked(layout: Layout, site: dict) -> Array:
+    """A site's value with NaN in place of real numbers under its mask, which may be anything."""
+    atom, value = _with_one_mask(layout, unwrap(site["fn"])), jnp.asarray(site["value"])
+    if not isinstance(atom.mask, jax.Array) or not jnp.issubdtype(value.dtype, jnp.floating):
+        return value
+    seen = atom.mask.reshape(*atom.mask.shape, *(1,) * atom.base.event_dim)
+    return jnp.where(seen, value, jnp.nan)
+
+
+def _with_one_mask(layout: Layout, atom: Atom) -> Atom:
+    """The atom with its mask at the first value of the discrete sites: NumPyro broadcasts it over all of them."""
+    if not isinstance(atom.mask, jax.Array) or atom.mask.ndim <= layout.nesting + atom.event_dims:
+        return atom
+    kept = atom.mask.shape[atom.mask.ndim - layout.nesting - atom.event_dims :]
+    return atom._replace(mask=atom.mask.reshape(-1, *kept)[0])
 
 
 def _statistics(family: Family, atom: Atom, value: Array, factor: Any, frame: Frame) -> Array:

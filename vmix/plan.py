@@ -19,7 +19,7 @@ from numpyro.distributions import biject_to
 
 from vmix.conditionals import Conditional, candidates, recognise
 from vmix.enumeration import compressible, data_frame, fill_missing, has_steps
-from vmix.families import Frame
+from vmix.families import Frame, unwrap
 from vmix.layout import Layout, is_enumerated
 from vmix.log_joint import Batch, Expected, expected_statistics, model_sites, site_density
 from vmix.program import (
@@ -36,6 +36,7 @@ from vmix.program import (
     analyse,
     as_program,
     find_data_plate,
+    trace_sites,
 )
 from vmix.supports import SupportCheck
 
@@ -278,7 +279,9 @@ def _compressed(plan: Plan, args: tuple, rows: tuple, latents: dict) -> tuple[di
                 found[name] = (None, "does not depend on a global")
                 continue
             _check_steps(plan, info, site)
-            found[name] = compressible(plan.layout, site)
+            masked = isinstance(unwrap(site["fn"]).mask, jax.Array)
+            fixed_mask = masked and _has_fixed_mask(plan, name, rows, latents)
+            found[name] = compressible(plan.layout, site, fixed_mask=fixed_mask)
 
     jax.eval_shape(look, plan.initial, plan.params, rows)
     chosen = [name for name, (family, _) in found.items() if family is not None]
@@ -286,6 +289,24 @@ def _compressed(plan: Plan, args: tuple, rows: tuple, latents: dict) -> tuple[di
     if chosen:
         frames = _frames(plan, args, chosen)
     return frames, reasons
+
+
+def _has_fixed_mask(plan: Plan, name: str, rows: tuple, latents: dict) -> bool:
+    """Whether a site's mask does not depend on a discrete site."""
+
+    def mask(shift: Array) -> Array:
+        moved = {site: value + shift for site, value in plan.layout.enumerated().items()}
+        values = {**plan.initial, **latents, **moved}
+        # any key: every site is fixed
+        trace = trace_sites(plan.program.model, rows, key=jax.random.key(0), values=values, params=dict(plan.params))
+        found = unwrap(trace[name]["fn"]).mask
+        return jnp.ones(()) if found is None else jnp.asarray(found)
+
+    try:
+        jax.eval_shape(jax.vmap(mask, out_axes=None), jnp.arange(2))
+    except ValueError:  # vmap refuses to drop an axis along which the result varies
+        return False
+    return True
 
 
 def _check_steps(plan: Plan, info: Site, site: dict) -> None:

@@ -20,7 +20,7 @@ from jax import Array
 from vmix.assignments import expect
 from vmix.clustering import k_means, random_centres
 from vmix.engine import Annealing, Data, Start
-from vmix.enumeration import fill_missing
+from vmix.enumeration import fill_missing, without_masked
 from vmix.families import unwrap
 from vmix.log_joint import Batch, batch_terms, gather, guide_factors, model_sites, state_log_weights
 from vmix.numerics import responsibilities
@@ -377,7 +377,7 @@ def _features(plan: Plan, start: Start, batch: Batch) -> Array | None:
     for name in plan.frames:
         if not discrete & set(plan.sites[name].parents):
             continue
-        value = jnp.asarray(sites[name]["value"])
+        value = without_masked(plan.layout, sites[name])
         atom = unwrap(sites[name]["fn"])
         axis = plan.layout.data_dim - atom.event_dims - atom.base.event_dim
         if plan.sites[name].family == "Categorical":

@@ -183,6 +183,23 @@ def test_masked_sequences_fit_as_hmmlearn_fits_shorter_ones(masked):
     np.testing.assert_allclose(fit.posterior["loc"], peer.means_, atol=1e-3)
 
 
+def test_masked_sequences_compress_and_what_is_masked_does_not_count(masked):
+    frame, there = masked.plan.frames["x"], X[MASK]
+    np.testing.assert_allclose(np.squeeze(frame.shift), there.mean(0), atol=1e-5)
+    np.testing.assert_allclose(np.squeeze(frame.scale), there.std(0), rtol=1e-5)
+
+
+def test_a_mask_that_depends_on_the_component_does_not_compress():
+    def program(x, seen):
+        loc = numpyro.sample("loc", dist.Normal(0.0, 5.0).expand([2]).to_event(1))
+        with numpyro.plate("data", x.shape[0]):
+            c = numpyro.sample("c", dist.Categorical(jnp.ones(2) / 2))
+            numpyro.sample("x", dist.Normal(loc[c], 1.0).mask((seen > 0) & (c == 0)), obs=x)
+
+    plan = make_plan(program, (X[:, 0, 0], MASK[:, 9].astype(np.int32)), key=jax.random.key(0))
+    assert "x" not in plan.frames and "mask depends on a discrete site" in plan.reasons["x"]
+
+
 def with_globals(plan, posterior):
     return Predictor(plan, {name: jnp.asarray(value)[None] for name, value in posterior.items()}, {})
 
