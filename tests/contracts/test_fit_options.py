@@ -181,6 +181,7 @@ def test_a_normal_guide_finds_the_conjugate_posterior():
     assert found.history["objective"][-200:].mean() == pytest.approx(evidence, abs=5e-3)
 
 
+@pytest.mark.slow
 def test_kl_warm_up_begins_without_the_divergence():
     model = VAE(hidden=(4,), latent_dim=1, pixels="gaussian")
     plain, warmed = (vmix.fit(model, X, engine=SVI(num_steps=20, kl_warmup=steps), seed=0) for steps in (None, 10))

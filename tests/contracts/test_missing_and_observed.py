@@ -170,6 +170,7 @@ def test_labelled_rows_have_one_hot_responsibilities(em):
     np.testing.assert_allclose(r[labels < 0], em.predict_proba(X)[labels < 0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_labels_name_the_components_of_an_overlapping_mixture():
     x, c = simulate(800, missing=0.0, separation=0.35, seed=2)
     labels = np.full(len(c), -1)

@@ -41,6 +41,18 @@ def test_score_is_at_least_that_of_the_truth(name, engine):
     assert fit.score(*case.data) > truth.per_datum(*case.data).mean() - 0.01
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_em_never_lowers_log_joint(name):
+    objective = fitted(name, "EM").fit.history["objective"].astype(float)
+    assert len(objective) > 3
+    assert np.diff(objective).min() >= -1e-6 * np.abs(objective).max()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_em_step_compiles_once(name):
+    assert fitted(name, "EM").traces == 1
+
+
 def _as_draw(fit, case):
     """The truth in the place of the fit's globals; a hyper-parameter without a truth keeps the fit's value."""
     first = {name: np.asarray(value[:1]) for name, value in fit._predictor.globals.items()}

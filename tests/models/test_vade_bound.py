@@ -108,7 +108,8 @@ def test_posterior_of_c_given_z_is_stationary_and_gives_the_sampled_bound(settin
     np.testing.assert_allclose(result.per_datum, bound_at_draw(setting, log_p)[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("engine", [EM(num_sweeps=2), pytest.param(SVI(num_steps=3), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [EM(num_sweeps=2), SVI(num_steps=3)])
 def test_learned_weights_stay_on_the_simplex(engine, setting):
     model = VaDE(num_components=K, latent_dim=DIM, hidden=(8,), pretrain_epochs=1)
     fit = vmix.fit(model, np.random.default_rng(1).random((40, PIXELS)), engine=engine, seed=0)
