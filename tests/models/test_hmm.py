@@ -232,7 +232,11 @@ def test_svi_reaches_em_s_mode(diagonal, em):
     assert svi.history["objective"][-50:].mean() == pytest.approx(em.history["objective"][-1], abs=0.01)
 
 
-@pytest.mark.parametrize("engine", [EM(num_sweeps=60), SVI(num_steps=500, learning_rate=5e-2)], ids=lambda e: e.name)
+@pytest.mark.parametrize(
+    "engine",
+    [EM(num_sweeps=60), pytest.param(SVI(num_steps=500, learning_rate=5e-2), marks=pytest.mark.slow)],
+    ids=["EM", "SVI"],
+)
 def test_an_own_program_finds_the_truth(own, engine):
     fit = own.fit(engine)
     assert_near_truth(fit.posterior, 0.15)
