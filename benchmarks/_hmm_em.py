@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.stats import multivariate_normal
 
 from benchmarks import _hmm_peers as peers
 from benchmarks._recording import Case, is_recorded, load_average, record
 from vmix import fitting
 from vmix.door import check_arrays, prepare
 from vmix.engine import Start
-from vmix.free_energy import evaluate
 from vmix.inference import EM
 from vmix.models import HMM
 from vmix.plan import make_plan
@@ -42,12 +42,12 @@ class Contestant:
 
     Args:
         advance: does one round.
-        log_likelihood: of the data where it stands, nats per sequence, in float64 from its parameters.
+        values: where it stands: initial, transition, loc and covariance (full matrices), float64.
         about: what was chosen for it, name to number.
     """
 
     advance: Callable[[], None]
-    log_likelihood: Callable[[], float]
+    values: Callable[[], peers.Values]
     about: dict[str, float]
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ def compare(settings: Settings, seed: int, *, folder: Path) -> list[dict[str, An
     best = {
         name: min(every, key=lambda who: np.median(who.per_sweep(settings.sweeps))) for name, every in forms.items()
     }
-    metrics = {name: _metrics(who, settings) for name, who in best.items()}
+    metrics = {name: _metrics(who, settings, x) for name, who in best.items()}
     for name in names[1:]:
         # round by round, so that a drift of the machine's load cancels
         ratio = best[name].per_sweep(settings.sweeps) / best["vmix"].per_sweep(settings.sweeps)
@@ -102,12 +102,12 @@ def compare(settings: Settings, seed: int, *, folder: Path) -> list[dict[str, An
     return [record(cases[name], metrics[name], sum(best[name].seconds), folder) for name in names]
 
 
-def _metrics(contestant: Contestant, settings: Settings) -> dict[str, float]:
+def _metrics(contestant: Contestant, settings: Settings, x: np.ndarray) -> dict[str, float]:
     timings = contestant.per_sweep(settings.sweeps)
     return {
         "seconds_per_iteration": float(np.median(timings)),
         "seconds_per_iteration_fastest": float(timings.min()),
-        "log_likelihood": contestant.log_likelihood(),
+        "log_likelihood": log_likelihood(x, **contestant.values()),
         "load": load_average(),
         **contestant.about,
     }
@@ -144,6 +144,37 @@ def first_values(settings: Settings, x: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def log_likelihood(
+    x: np.ndarray, *, initial: np.ndarray, transition: np.ndarray, loc: np.ndarray, covariance: np.ndarray
+) -> float:
+    """One judge for all: nats per sequence by the scaled forward recursion in float64.
+
+    Args:
+        x: sequences, shape (N, T, D).
+        initial: probabilities of the first state, shape (K,).
+        transition: rows of the transition matrix, shape (K, K).
+        loc: means, shape (K, D).
+        covariance: full matrices, shape (K, D, D).
+
+    Returns:
+        NaN for a contestant that has lost its way.
+    """
+    if not all(np.isfinite(value).all() for value in (initial, transition, loc, covariance)):
+        return np.nan
+    unary = np.stack([multivariate_normal(m, s).logpdf(x) for m, s in zip(loc, covariance, strict=True)], -1)
+    peak = unary.max(-1, keepdims=True)
+    weights = np.exp(unary - peak)
+    alpha = initial * weights[:, 0]
+    total = peak.sum()
+    for t in range(x.shape[1]):
+        if t:
+            alpha = alpha @ transition * weights[:, t]
+        scale = alpha.sum(-1, keepdims=True)
+        total += np.log(scale).sum()
+        alpha = alpha / scale
+    return float(total / len(x))
+
+
 def contest(settings: Settings, x: np.ndarray, start: dict[str, np.ndarray]) -> Contestant:
     """vmix, advanced as the driver does: one compiled chunk of sweeps a round."""
     began = time.perf_counter()
@@ -161,9 +192,11 @@ def contest(settings: Settings, x: np.ndarray, start: dict[str, np.ndarray]) -> 
         nonlocal state
         state, _ = jax.block_until_ready(run.chunk(state, data, run._schedule(0), settings.sweeps))
 
-    def log_likelihood() -> float:
-        values = {name: value[0] for name, value in state.globals.items()}
-        found = jax.jit(lambda v: evaluate(plan, v, {}, data.args, key=jax.random.key(0)).per_datum)(values)
-        return float(np.asarray(found, np.float64).mean())
+    def values() -> peers.Values:
+        found = {name: np.asarray(value[0], np.float64) for name, value in state.globals.items()}
+        precision = found.pop("precision")
+        diagonal = settings.covariance == "diagonal"
+        covariance = np.stack([np.diag(1 / tau) for tau in precision]) if diagonal else np.linalg.inv(precision)
+        return {**found, "covariance": covariance}
 
-    return Contestant(advance, log_likelihood, {"seconds_plan": seconds_plan})
+    return Contestant(advance, values, {"seconds_plan": seconds_plan})

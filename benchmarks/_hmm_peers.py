@@ -1,4 +1,4 @@
-"""hmmlearn and dynamax on the sequences of `_hmm_em`: each form is (advance a round, log-likelihood, what was chosen).
+"""hmmlearn and dynamax on the sequences of `_hmm_em`: each form is (advance a round, its values, what was chosen).
 
 hmmlearn (0.3): scaled or logarithmic recursions in C++, float64, its sweep called as its own loop does, with one or two
 BLAS threads. dynamax (1.0): its `fit_em` body compiled once, on all sequences by vmap as its documentation does;
@@ -20,11 +20,13 @@ from threadpoolctl import threadpool_limits
 if TYPE_CHECKING:
     from benchmarks._hmm_em import Settings
 
-Form = tuple[Callable[[], None], Callable[[], float], dict[str, float]]
+Values = dict[str, np.ndarray]
+Form = tuple[Callable[[], None], Callable[[], Values], dict[str, float]]
 THREADS = (1, 2)
 # what dynamax imports besides itself
 NEEDS = {"hmmlearn": ("hmmlearn",), "dynamax": ("dynamax", "tensorflow_probability", "fastprogress")}
 FLAT = 1e-6
+NAMES = ("initial", "transition", "loc", "covariance")
 
 
 def installed() -> list[str]:
@@ -79,7 +81,12 @@ def hmmlearn_form(
                 model._do_mstep(statistics)
 
     about = {"threads": threads, "scaled": float(implementation == "scaling")}
-    return advance, lambda: float(model.score(steps, lengths)) / len(x), about
+
+    def values() -> Values:
+        found = (model.startprob_, model.transmat_, model.means_, model.covars_)
+        return dict(zip(NAMES, found, strict=True))
+
+    return advance, values, about
 
 
 def dynamax_form(settings: Settings, x: np.ndarray, start: dict[str, np.ndarray]) -> Form:
@@ -123,8 +130,13 @@ def dynamax_form(settings: Settings, x: np.ndarray, start: dict[str, np.ndarray]
         nonlocal carry
         carry = jax.block_until_ready(sweeps(carry))
 
-    def log_likelihood() -> float:
-        each = jax.jit(jax.vmap(partial(model.marginal_log_prob, carry[0])))(data)
-        return float(np.asarray(each, np.float64).mean())
+    def values() -> Values:
+        params = carry[0]
+        if settings.covariance == "diagonal":
+            covariance = jnp.vectorize(jnp.diag, signature="(d)->(d,d)")(params.emissions.scale_diags**2)
+        else:
+            covariance = params.emissions.covs
+        found = (params.initial.probs, params.transitions.transition_matrix, params.emissions.means, covariance)
+        return dict(zip(NAMES, (np.asarray(value, np.float64) for value in found), strict=True))
 
-    return advance, log_likelihood, {}
+    return advance, values, {}

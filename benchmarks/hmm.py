@@ -2,7 +2,8 @@
 
 Every contestant advances a few sweeps a round, in turn, from one start. All maximise the likelihood (hmmlearn's and
 vmix's priors are switched off, dynamax's made flat), so after the last round all must have reached the same
-log-likelihood. Peers that are not installed are left out, and said.
+log-likelihood, which one judge computes in float64 from the values of each. Peers that are not installed are left
+out, and said.
 """
 
 import argparse

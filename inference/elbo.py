@@ -7,14 +7,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
 from jax import Array
 from numpyro import handlers
-from numpyro.infer.autoguide import AutoDelta, AutoNormal
-from numpyro.infer.initialization import init_to_value
+from numpyro.distributions import biject_to, constraints
 
 from vmix.enumeration import fill_missing
 from vmix.free_energy import evaluate
 from vmix.plan import Plan
+
+_SCALES = constraints.softplus_positive
 
 
 class EnumeratedELBO:
@@ -60,32 +63,42 @@ class EnumeratedELBO:
 
 
 def global_guide(plan: Plan, values: Mapping[str, Array], *, kind: str) -> Callable[..., Any]:
-    """The user's guide, and an autoguide for the globals that it leaves out.
+    """The user's guide, and independent factors for the globals that it leaves out.
+
+    These are NumPyro's AutoDelta and AutoNormal, names of parameters included; but those run the program outside of
+    `jit`, operation by operation, to learn supports and shapes, which the plan knows.
 
     Args:
         plan: the plan.
         values: initial values of the globals.
-        kind: "point" (AutoDelta) or "normal" (AutoNormal).
+        kind: "point" (a Delta each) or "normal" (a Normal each, in unconstrained space).
 
     Returns:
         A guide over every global; latents with an encoder are drawn by the user's guide.
     """
     guided = guided_globals(plan)
     rest = [name for name in plan.globals if name not in guided]
-    build = AutoDelta if kind == "point" else AutoNormal
-    # handlers.block keeps the autoguide's prototype from seeing data, discrete sites and latents
-    hidden = handlers.block(
-        plan.program.model, hide_fn=lambda s: s["type"] in ("sample", "param") and s["name"] not in rest
-    )
-    auto = build(hidden, init_loc_fn=init_to_value(values=dict(values))) if rest else None
+    factor = _point if kind == "point" else _normal
 
     def guide(*args: Array) -> None:
         if plan.program.guide is not None:
             plan.program.guide(*(fill_missing(a) if plan.missing else a for a in args))
-        if auto is not None:
-            auto(*args)
+        for name in rest:
+            numpyro.sample(name, factor(name, values[name], plan.supports[name]))
 
     return guide
+
+
+def _point(name: str, value: Array, support: constraints.Constraint) -> dist.Distribution:
+    loc = numpyro.param(f"{name}_auto_loc", value, constraint=support)
+    return dist.Delta(loc, event_dim=jnp.ndim(loc))
+
+
+def _normal(name: str, value: Array, support: constraints.Constraint) -> dist.Distribution:
+    transform = biject_to(support)
+    loc = numpyro.param(f"{name}_auto_loc", lambda _: transform.inv(value))
+    scale = numpyro.param(f"{name}_auto_scale", lambda _: jnp.full_like(loc, 0.1), constraint=_SCALES)
+    return dist.TransformedDistribution(dist.Normal(loc, scale).to_event(loc.ndim), transform)
 
 
 def guided_globals(plan: Plan) -> tuple[str, ...]:

@@ -196,9 +196,8 @@ def _build(plan: Plan, num_rows: int, kind: str, optimiser: optax.GradientTransf
     """NumPyro's SVI for a plan; `init` once, because it is there that NumPyro learns the parameters' constraints."""
     guide = global_guide(plan, plan.initial, kind=kind)
     svi = numpyro.infer.SVI(plan.program.model, guide, optimiser, EnumeratedELBO(plan, num_rows=num_rows))
-    with jax.ensure_compile_time_eval():
-        state = svi.init(jax.random.key(0), *plan.template)  # any key: only names and constraints are kept
-    svi.param_names = frozenset(svi.get_params(state))
+    key = jax.random.key(0)  # any key: only names and constraints are kept
+    svi.param_names = frozenset(jax.eval_shape(lambda: svi.get_params(svi.init(key, *plan.template))))
     return svi
 
 

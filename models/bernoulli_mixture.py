@@ -32,10 +32,9 @@ class BernoulliMixture:
     concentration: float | None = None
     pseudo_count: float = 1.5
 
-    def with_data(self, x: Array) -> BernoulliMixture:
+    def check_data(self, x: Array) -> None:
         """Check that x lies in [0, 1]."""
         check_pixels(x, "bernoulli")
-        return self
 
     def model(self, x: Array) -> None:
         """The generative story."""

@@ -63,16 +63,24 @@ class HMM:
         if self.stickiness < 0:
             raise ValueError(f"stickiness must be at least 0, found {self.stickiness!r}")
 
+    def check_data(self, x: Array, mask: Array | None = None) -> None:
+        """Check the sequences, and their values against the emission."""
+        check_sequences(x, mask, num_dims=2 if self.emission == "categorical" else 3)
+        if self.emission == "categorical":
+            count_values(x, mask, self.num_values)
+        elif self.emission == "poisson":
+            found = first_rows(x)
+            there = np.ones(found.shape[:2], bool) if mask is None else first_rows(mask).astype(bool)
+            check_counts(np.where(there[..., None], found, 0), "x")
+
     def with_data(self, x: Array, mask: Array | None = None) -> HMM:
         """Settle what was left open on the data."""
-        check_sequences(x, mask, num_dims=2 if self.emission == "categorical" else 3)
         model = settle(self, concentration=float(self.num_components))
         found = first_rows(x)
         there = np.ones(found.shape[:2], bool) if mask is None else first_rows(mask).astype(bool)
         if self.emission == "categorical":
             return settle(model, num_values=count_values(x, mask, self.num_values))
         if self.emission == "poisson":
-            check_counts(np.where(there[..., None], found, 0), "x")
             return settle(model, spread=tuple(float(v) for v in np.maximum(np.nanmean(found[there], 0), 1e-3)))
         return settle(model, **data_scale(found[there], num_components=self.num_components)._asdict())
 

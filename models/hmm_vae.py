@@ -71,10 +71,13 @@ class HMMVAE:
             mixture_beta=0.2,
         )
 
-    def with_data(self, x: Array, mask: Array | None = None) -> HMMVAE:
-        """Check the data against the pixel likelihood."""
+    def check_data(self, x: Array, mask: Array | None = None) -> None:
+        """Check the sequences, and the data against the pixel likelihood."""
         check_sequences(x, mask, num_dims=3)
         check_pixels(x.reshape(-1, x.shape[-1]), self.pixels)
+
+    def with_data(self, x: Array, mask: Array | None = None) -> HMMVAE:
+        """Settle the widths on the data."""
         return settle(self, hidden=usual_widths(x.shape[-1]))
 
     def model(self, x: Array, mask: Array | None = None) -> None:

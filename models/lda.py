@@ -22,7 +22,7 @@ from jax import Array
 
 from vmix.distributions import TopicCounts
 from vmix.networks import encode
-from vmix.priors import longest_document, settle
+from vmix.priors import check_documents, longest_document, settle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,10 @@ class LDA:
     def guide(self) -> Callable | None:
         """The encoder, where there is one."""
         return self._encoder if self.amortised else None
+
+    def check_data(self, x: Array) -> None:
+        """Check the counts."""
+        check_documents(x, "x")
 
     def with_data(self, x: Array) -> LDA:
         """Settle the longest document."""

@@ -58,9 +58,13 @@ class MarkovModel:
         if self.alpha < 0:
             raise ValueError(f"alpha must be at least 0, found {self.alpha!r}; 0 takes the plain frequencies")
 
-    def with_data(self, x: Array, mask: Array | None = None) -> MarkovModel:
-        """Check the sequences, and settle the number of values on them."""
+    def check_data(self, x: Array, mask: Array | None = None) -> None:
+        """Check the sequences and their values."""
         check_sequences(x, mask, num_dims=2)
+        count_values(x, mask, self.num_values)
+
+    def with_data(self, x: Array, mask: Array | None = None) -> MarkovModel:
+        """Settle the number of values on the data."""
         return settle(self, num_values=count_values(x, mask, self.num_values))
 
     def model(self, x: Array, mask: Array | None = None) -> None:

@@ -14,13 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
 from vmix.distributions import TopicCounts
-from vmix.priors import longest_document, settle
+from vmix.priors import check_documents, longest_document, scale_counts, settle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +48,16 @@ class MLDA:
         if self.weights is not None and not all(w > 0 for w in self.weights):
             raise ValueError(f"weights must be numbers above 0, one a modality, found {self.weights!r}")
 
-    def with_data(self, *x: Array) -> MLDA:
-        """Settle the longest document of each modality."""
+    def check_data(self, *x: Array) -> None:
+        """Check the counts of each modality."""
         if self.weights is not None and len(self.weights) != len(x):
             raise ValueError(f"weights has {len(self.weights)} entries, but {len(x)} modalities are given: one each")
-        longest = [longest_document(np.nan_to_num(array), f"data[{m}]") for m, array in enumerate(x)]
-        if self.weights is not None:
-            # rounding may add half a token a word
-            longest = [int(2 * w + array.shape[1]) for w, array in zip(self.weights, x, strict=True)]
+        for m, counts in enumerate(x):
+            check_documents(counts, f"data[{m}]")
+
+    def with_data(self, *x: Array) -> MLDA:
+        """Settle the longest document of each modality."""
+        longest = [longest_document(c, f"data[{m}]", weight=self._weight(m)) for m, c in enumerate(x)]
         return settle(self, max_tokens=tuple(longest))
 
     def model(self, *x: Array) -> None:
@@ -69,13 +70,9 @@ class MLDA:
         with numpyro.plate("data", x[0].shape[0]):
             theta = numpyro.sample("theta", dist.Dirichlet(jnp.full(k, self.doc_concentration)))
             for m, counts in enumerate(x):
-                tokens = self._tokens(counts, m)
+                tokens = scale_counts(counts, self._weight(m))
                 words = TopicCounts(theta, phi[m], tokens.sum(-1), max_tokens=self.max_tokens[m])
                 numpyro.sample(f"x{m}", words, obs=tokens)
 
-    def _tokens(self, counts: Array, m: int) -> Array:
-        """Counts of modality m as they enter the model: absent ones as zeros, scaled to the weight."""
-        counts = jnp.nan_to_num(counts)
-        if self.weights is None:
-            return counts
-        return jnp.round(counts * (self.weights[m] / jnp.maximum(counts.sum(-1, keepdims=True), 1)))
+    def _weight(self, m: int) -> float | None:
+        return None if self.weights is None else self.weights[m]

@@ -35,9 +35,12 @@ class VAE:
     hidden: tuple[int, ...] | None = None
     pixels: str = "bernoulli"
 
-    def with_data(self, x: Array) -> VAE:
+    def check_data(self, x: Array) -> None:
         """Check the data against the pixel likelihood."""
         check_pixels(x, self.pixels)
+
+    def with_data(self, x: Array) -> VAE:
+        """Settle the widths on the data."""
         return settle(self, hidden=usual_widths(x.shape[1]))
 
     def model(self, x: Array) -> None:

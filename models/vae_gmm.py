@@ -58,9 +58,12 @@ class VAEGMM:
         """How a fit begins."""
         return Recipe(pretrain_epochs=self.pretrain_epochs)
 
-    def with_data(self, x: Array) -> VAEGMM:
+    def check_data(self, x: Array) -> None:
         """Check the data against the pixel likelihood."""
         check_pixels(x, self.pixels)
+
+    def with_data(self, x: Array) -> VAEGMM:
+        """Settle the widths on the data."""
         return settle(self, hidden=usual_widths(x.shape[1]))
 
     def model(self, x: Array) -> None:

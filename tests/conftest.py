@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from vmix.compilation import compile_everything_quickly
+
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 if WORKER:  # several workers on the same cores: one thread each; XLA reads this when JAX is first imported
     for variable in ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -13,7 +15,13 @@ if WORKER:  # several workers on the same cores: one thread each; XLA reads this
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep compiled functions between runs, one folder a worker: JAX writes the entries in place, not atomically."""
+    """Compile quickly, and keep what was compiled.
+
+    The tests that are not slow compile more than they compute, so XLA's optimiser is off for them; the slow ones run
+    as users do. Compiled functions stay in one folder a worker: JAX writes the entries in place, not atomically.
+    """
+    if config.option.markexpr == "not slow":
+        compile_everything_quickly()
     cache = getattr(config, "cache", None)
     if cache is not None:
         folder = Path(cache.mkdir("jax")) / (WORKER or "main")

@@ -137,8 +137,19 @@ def constant_columns(array: np.ndarray) -> np.ndarray:
 
 
 def warn_constant_columns(array: np.ndarray, name: str) -> np.ndarray:
-    """Warn (UserWarning) when columns are constant, naming the first ten; returns their indices."""
+    """Warn (UserWarning) when columns are constant, naming the first ten; returns their indices.
+
+    Raises:
+        ValueError: if every column of two rows or more is constant.
+    """
+    if len(array) < 2:
+        return np.zeros(0, int)
     columns = constant_columns(array)
+    if columns.size == (array.shape[1] if array.ndim > 1 else 1):
+        raise ValueError(
+            f"{name} is constant: each column holds one value in all {len(array)} rows, so there is nothing to tell "
+            "components apart by; expected columns that vary"
+        )
     if columns.size:
         listed = ", ".join(map(str, columns[:10])) + (", ..." if columns.size > 10 else "")
         warnings.warn(

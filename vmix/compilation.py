@@ -1,27 +1,71 @@
-"""A setting that XLA must have before it starts: on CPUs, batched LAPACK calls must not run at the same time.
+"""How XLA compiles on CPUs: a setting that it must have before it starts, and functions compiled quickly.
 
-In jaxlib 0.10 a batched Cholesky or triangular solve that runs on a worker of XLA's thread pool waits for other
-workers of the same pool; two of them on a two-core machine wait for each other for ever (seen with a Wishart density
-of 40 x 40 matrices; native stacks show `ParallelBatchMap` under `CustomCallThunk`). With the concurrency-optimised
-scheduler off, XLA runs independent calls one after another. The option is read from the environment only.
+Batched LAPACK calls must not run at the same time. In jaxlib 0.10 a batched Cholesky or triangular solve that runs on
+a worker of XLA's thread pool waits for other workers of the same pool; two of them on a two-core machine wait for each
+other for ever (seen with a Wishart density of 40 x 40 matrices; native stacks show `ParallelBatchMap` under
+`CustomCallThunk`). With the concurrency-optimised scheduler off, XLA runs independent calls one after another. The
+option is read from the environment only.
+
+A function that runs once costs its compilation and nearly nothing else; without optimisation and without fused loops
+XLA compiles it in about half of the time.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler"
-# XLA aborts on a flag that it does not know, so it is set only for the versions that were tried
 _KNOWN = ("0.10.", "0.11.", "0.12.")
+
+
+_QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_llvm_disable_expensive_passes": True,
+}
 
 
 def avoid_lapack_deadlock() -> None:
     """Add the option to `XLA_FLAGS`, unless the user has set it; without effect once JAX has run something."""
-    flags = os.environ.get("XLA_FLAGS", "")
+    _add_flags({_FLAG: "false"})
+
+
+def compile_everything_quickly() -> None:
+    """Compile quickly rather than well from now on, through `XLA_FLAGS`: for runs that compile more than they compute.
+
+    Without effect once JAX has run something.
+    """
+    _add_flags({f"--{name}": str(value).lower() for name, value in _QUICK.items()})
+
+
+def jit_once(function: Function) -> Function:
+    """`jax.jit` for a function that runs once on small data: on a CPU it is compiled quickly rather than well.
+
+    Example:
+        >>> jit_once(lambda x: x + 1)(1).item()
+        2
+    """
+    import jax  # here, because `avoid_lapack_deadlock` must be able to run before JAX is imported
+
+    quick = _is_known() and jax.default_backend() == "cpu"
+    return jax.jit(function, compiler_options=_QUICK if quick else None)  # type: ignore[return-value]
+
+
+def _add_flags(flags: dict[str, str]) -> None:
+    given = os.environ.get("XLA_FLAGS", "")
+    missing = [f"{name}={value}" for name, value in flags.items() if name not in given]
+    if missing and _is_known():
+        os.environ["XLA_FLAGS"] = " ".join([given, *missing]).strip()
+
+
+def _is_known() -> bool:
+    """Whether this version of jaxlib was tried: XLA aborts on a flag that it does not know."""
     try:
-        known = version("jaxlib").startswith(_KNOWN)
+        return version("jaxlib").startswith(_KNOWN)
     except PackageNotFoundError:
-        return
-    if known and _FLAG not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {_FLAG}=false".strip()
+        return False

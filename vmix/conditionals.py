@@ -16,6 +16,7 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import Distribution
 
+from vmix.compilation import jit_once
 from vmix.conditionals_contract import Conditional, Exponent, LogDensity
 from vmix.conditionals_normal import NormalBlocksConditional, NormalConditional
 from vmix.conditionals_scalar import BetaConditional, GammaConditional, InverseGammaConditional
@@ -109,7 +110,7 @@ def recognise(prior: Distribution, log_density: LogDensity, current: jax.Array, 
     for option in options:
         # an accelerator's default precision for matrix products has errors as large as the tolerance
         with jax.default_matmul_precision("highest"):
-            evidence = jax.jit(partial(examine, option, log_density))(current, noise)
+            evidence = jit_once(partial(examine, option, log_density))(current, noise)
         verdict = _verdict(option, evidence)
         if verdict.conditional is not None:
             return verdict

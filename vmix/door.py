@@ -15,7 +15,7 @@ from jax import Array
 
 from vmix.checks import as_data, check_same_length
 from vmix.plan import Plan
-from vmix.program import as_program
+from vmix.program import Program, as_program
 
 
 def check_engine(engine: Any) -> None:
@@ -60,8 +60,21 @@ def prepare(program: Any, arrays: tuple) -> Any:
         raise ValueError(
             f"program {wrapped.name} takes the data arrays {signature}; {len(arrays)} given: {error}"
         ) from error
+    check_record(wrapped, arrays)
     settle = getattr(wrapped.source, "with_data", None)
     return as_program(settle(*arrays)) if callable(settle) else wrapped
+
+
+def check_record(program: Program, arrays: tuple) -> bool:
+    """Let a record judge the values of its data, where it has a method for that; whether it has one.
+
+    Raises:
+        ValueError: what the record's `check_data` raises.
+    """
+    check = getattr(program.source, "check_data", None)
+    if callable(check):
+        check(*arrays)
+    return callable(check)
 
 
 def check_components(plan: Plan, num_rows: int) -> None:

@@ -17,6 +17,7 @@ from jax import Array
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
+from vmix.compilation import jit_once
 from vmix.conditionals import Conditional, candidates, recognise
 from vmix.enumeration import compressible, data_frame, fill_missing, has_steps
 from vmix.families import Frame, unwrap
@@ -238,7 +239,7 @@ def _initial_values(program: Program, sites: Mapping[str, Site], rows: tuple, ke
         values = {name: both[name]["value"] for name in names if name not in encoded}
         return values, {name: both[name]["value"] for name in networks}, latents
 
-    initial, params, latents = jax.jit(run)(key, *filled)
+    initial, params, latents = jit_once(run)(key, *filled)
     for name, support in supports.items():
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(support)):
             raise ProgramError(
@@ -358,7 +359,7 @@ def _conditionals(plan: Plan, rows: tuple, latents: dict, r_key: Array, key: Arr
     reasons: dict[str, str] = {}
     if not plan.globals:
         return conditionals, reasons
-    gather = jax.jit(lambda g, p, b, w: expected_statistics(plan, g, p, b, w))
+    gather = jit_once(lambda g, p, b, w: expected_statistics(plan, g, p, b, w))
     expected: Expected = gather(values, plan.params, batch, log_weights)
     priors = _priors(plan, values, batch)
     for i, name in enumerate(plan.globals):
@@ -382,7 +383,7 @@ def _nearby(plan: Plan, key: Array) -> dict[str, Array]:
             moved[name] = transform(free + 0.3 * noise)
         return moved
 
-    return jax.jit(move)(plan.initial, jax.random.fold_in(key, len(plan.sites)))
+    return jit_once(move)(plan.initial, jax.random.fold_in(key, len(plan.sites)))
 
 
 def _priors(plan: Plan, values: dict, batch: Batch) -> dict[str, Any]:

@@ -15,12 +15,14 @@ from numpyro import handlers
 
 from vmix.assignments import expect
 from vmix.checks import as_data, check_positive_int, check_same_length, check_seed, check_width
+from vmix.door import check_record
 from vmix.enumeration import has_steps
 from vmix.free_energy import Evaluation, evaluate
 from vmix.layout import collapse
 from vmix.log_joint import Batch, batch_terms, gather, guide_factors, model_sites, state_log_weights
 from vmix.plan import Plan, central
 from vmix.program import OBSERVED, ProgramError
+from vmix.supports import SupportCheck
 from vmix.updates import maximise
 
 CHUNK_ROWS = 4096
@@ -122,7 +124,13 @@ class Predictor:
                 )
             arrays.append(found.astype(like.dtype) if found.dtype != like.dtype else found)
         check_same_length(arrays, names)
+        if not check_record(self.plan.program, tuple(arrays)):
+            self._check_support(*arrays)
         return tuple(arrays)
+
+    @cached_property
+    def _check_support(self) -> SupportCheck:
+        return SupportCheck(self.plan.program, missing=self.plan.missing)
 
     def _check_shape(self, found: np.ndarray, like: np.ndarray, name: str) -> None:
         """Compare with the shape the program was fitted to; the number of steps may be another."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vmix.checks import check_counts, first_rows
+from vmix.checks import check_counts, first_rows, warn_constant_columns
 
 Record = TypeVar("Record")
 
@@ -30,14 +30,16 @@ def data_scale(x: Any, *, num_components: int) -> DataScale:
         num_components: K; a component's width is taken as the data's over K^(1/D).
 
     Returns:
-        Means, three standard deviations, and widths; a constant column counts as the smallest column that is not.
+        Means, three standard deviations, and widths; a constant column counts as the smallest column that is not,
+        and is named in a warning.
 
     Raises:
-        ValueError: if x is not two-dimensional.
+        ValueError: if x is not two-dimensional, or every column of it is constant.
     """
     x = first_rows(x)
     if x.ndim != 2:
         raise ValueError(f"x must have shape (N, D), found {x.shape}; reshape it to one row per datum")
+    warn_constant_columns(x, "x")
     wide = x.astype(np.float64, copy=False)
     loc = np.nanmean(wide, 0)
     std = np.nanstd(wide, 0)
@@ -107,17 +109,38 @@ def check_sequences(x: Any, mask: Any = None, *, num_dims: int) -> None:
         )
 
 
-def longest_document(x: Any, name: str) -> int:
-    """The most tokens of a document.
+def check_documents(x: Any, name: str) -> None:
+    """Check that x holds counts, documents by words.
 
     Raises:
-        ValueError: for another shape than (N, V), negative or fractional counts, or no tokens at all.
+        ValueError: for another shape than (N, V), or negative or fractional counts.
     """
-    x = first_rows(x)
     if x.ndim != 2:
         raise ValueError(f"{name} must have shape (N, V), documents by words; found {x.shape}")
     check_counts(x, name)
-    most = int(x.sum(1).max())
+
+
+def scale_counts(counts: Array, weight: float | None) -> Array:
+    """Counts as they enter a model: absent ones (NaN) as zeros, each document that has tokens scaled to the weight.
+
+    Args:
+        counts: documents by words, shape (N, V).
+        weight: the total, rounded word by word; None leaves the counts as they are.
+    """
+    counts = jnp.nan_to_num(counts)
+    if weight is None:
+        return counts
+    return jnp.round(counts * (weight / jnp.maximum(counts.sum(-1, keepdims=True), 1)))
+
+
+def longest_document(x: Any, name: str, *, weight: float | None = None) -> int:
+    """The most tokens of a document; NaN counts as none, and those scaled to a weight have at most twice as many.
+
+    Raises:
+        ValueError: without any tokens.
+    """
+    most = int(np.nansum(first_rows(x), 1).max())
     if most == 0:
         raise ValueError(f"{name} has no tokens: every document is all zero; drop this modality, or give its counts")
-    return most
+    # rounding may add half a token a word
+    return most if weight is None else int(2 * weight + x.shape[1])

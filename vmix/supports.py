@@ -13,6 +13,7 @@ from jax import Array
 from numpyro.distributions import constraints
 
 from vmix.checks import first_rows
+from vmix.compilation import jit_once
 from vmix.families import unwrap
 from vmix.families_protocol import Atom
 from vmix.program import Program, trace_sites
@@ -26,6 +27,9 @@ _WORDS = (
     (constraints.unit_interval, "values in [0, 1]"),
     (constraints.simplex, "numbers of at least 0 that sum to 1"),
 )
+
+
+_ANYTHING = "finite numbers"
 
 
 class _Found(NamedTuple):
@@ -73,8 +77,8 @@ class SupportCheck:
         self._program, self._missing = program, missing
         self._places: dict[str, _Place] = {}
         self._names: tuple[str, ...] | None = None
-        self._find = jax.jit(lambda args: self._look(jax.random.key(0), args, self._names, partial_rows=False))
-        self._find_partial = jax.jit(lambda args: self._look(jax.random.key(0), args, None, partial_rows=True))
+        self._find = jit_once(lambda args: self._look(jax.random.key(0), args, self._names, partial_rows=False))
+        self._find_partial = jit_once(lambda args: self._look(jax.random.key(0), args, None, partial_rows=True))
 
     def __call__(self, *args: Any) -> None:
         """Check the data arrays.
@@ -96,7 +100,8 @@ class SupportCheck:
         """Names of the observed sites whose support is the same whatever the latents are."""
         keys = jax.random.split(jax.random.key(0), 2)  # any keys: only whether a result depends on them counts
         names = jax.eval_shape(lambda key: self._look(key, args, None, partial_rows=False), keys[0])
-        return tuple(name for name in names if self._is_fixed(name, keys, args))
+        judged = (name for name in names if self._places[name].words != _ANYTHING)
+        return tuple(name for name in judged if self._is_fixed(name, keys, args))
 
     def _is_fixed(self, name: str, keys: Array, args: tuple) -> bool:
         def look(key: Array) -> Array:
@@ -152,6 +157,10 @@ def _place(site: dict, atom: Atom, *, num_rows: int) -> _Place:
 
 
 def _words(support: constraints.Constraint) -> str:
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if support is constraints.real or support is constraints.real_vector:
+        return _ANYTHING
     for known, words in _WORDS:
         if support is known:
             return words

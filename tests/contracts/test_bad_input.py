@@ -333,7 +333,12 @@ def test_engine_options_out_of_range_are_refused_by_name(build, match):
 @pytest.fixture(scope="module")
 def fitted():
     data = np.c_[X, np.ones(len(X), np.float32)]
-    return data, vmix.fit(GaussianMixture(num_components=2), data, engine=SHORT, seed=0)
+    with pytest.warns(UserWarning, match=r"x has 1 constant column \(2\)"):
+        return data, vmix.fit(GaussianMixture(num_components=2), data, engine=SHORT, seed=0)
+
+
+def test_data_without_any_column_that_varies_are_refused():
+    refuse(GaussianMixture(num_components=2), np.ones((9, 2)), match="x is constant: each column holds one value")
 
 
 def test_a_constant_column_gives_a_finite_fit(fitted):

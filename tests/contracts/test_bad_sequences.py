@@ -224,13 +224,11 @@ def test_masks_of_whole_numbers_are_as_good_as_booleans(fits):
     np.testing.assert_array_equal(found, fits["masked"].responsibilities(X, MASK))
 
 
-@pytest.mark.xfail(strict=True, reason="data are checked for their shape alone at prediction")
 def test_values_never_seen_are_refused_at_prediction(fits):
     with pytest.raises(ValueError, match="x has the value 9; with num_values=4 it must lie in 0..3"):
         fits["categorical"].responsibilities(with_value(WORDS, (3, 1), 9))
 
 
-@pytest.mark.xfail(strict=True, reason="data are checked for their shape alone at prediction")
 def test_masks_are_checked_at_prediction(fits):
     with pytest.raises(ValueError, match="1 from the first step on"):
         fits["masked"].responsibilities(X, ~MASK)

@@ -65,7 +65,8 @@ def test_maximum_likelihood_equals_scikit_learn_sweep_for_sweep(covariance):
 def test_constant_column_stays_finite():
     x = overlapping(300)
     x[:, 1] = 7.0
-    fit = vmix.fit(GaussianMixture(num_components=3), x, engine=EM(num_sweeps=60, tolerance=1e-4), seed=0)
+    with pytest.warns(UserWarning, match=r"x has 1 constant column \(1\)"):
+        fit = vmix.fit(GaussianMixture(num_components=3), x, engine=EM(num_sweeps=60, tolerance=1e-4), seed=0)
     assert all(np.isfinite(value).all() for value in fit.posterior.values())
     assert np.isfinite(fit.score(x))
     np.testing.assert_allclose(fit.posterior["loc"][:, 1], 7.0, atol=1e-3)

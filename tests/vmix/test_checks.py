@@ -188,6 +188,7 @@ def test_constant_columns_are_found_across_blocks_and_named(monkeypatch):
     assert checks.constant_columns(np.ones(5)).tolist() == [0]
     with pytest.warns(UserWarning, match=r"x has 3 constant columns \(0, 2, 3\)"):
         assert checks.warn_constant_columns(data, "x").tolist() == [0, 2, 3]
-    with pytest.warns(UserWarning, match=r"x has 1 constant column \(0\)"):
+    with pytest.raises(ValueError, match="x is constant: each column holds one value in all 5 rows"):
         checks.warn_constant_columns(np.ones(5), "x")
+    assert checks.warn_constant_columns(np.ones((1, 2)), "x").size == 0
     assert checks.warn_constant_columns(np.arange(5.0), "x").size == 0

@@ -42,10 +42,9 @@ class CodedImages:
     hidden: tuple[int, ...]
     pixels: str
 
-    def with_data(self, x: Array, m: Array, s: Array) -> CodedImages:
+    def check_data(self, x: Array, m: Array, s: Array) -> None:
         """Check the data against the pixel likelihood."""
         check_pixels(x, self.pixels)
-        return self
 
     def model(self, x: Array, m: Array, s: Array) -> None:
         """The generative story."""
