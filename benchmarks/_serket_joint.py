@@ -13,14 +13,16 @@ import vmix
 from benchmarks._recording import Case, load_average, record
 from vmix.inference import EM
 from vmix.metrics import accuracy, nmi
-from vmix.models import HMMVAE, VaDE
+from vmix.models import HMMVAE, VAEGMMMLDA, VaDE
 
 NUM_STEPS = 100
 # chosen before the first run, alike for both: the tutorials' 18 dimensions, one hidden layer, a denoising autoencoder
 NETWORK = {"latent_dim": 18, "hidden": (400,), "noise": 0.3}
+COUNTED = (VAEGMMMLDA(num_components=10, **NETWORK), EM(num_sweeps=20))
 JOINT = {
     "hmm_vae/joint": (HMMVAE(num_components=10, **NETWORK), EM(num_sweeps=5)),
     "vae_gmm/joint": (VaDE(num_components=10, covariance="full", **NETWORK), EM(num_sweeps=20)),
+    "vae_gmm_mlda/joint": COUNTED,
 }
 
 
@@ -38,11 +40,13 @@ def fit_joint(name: str, data: Any, seed: int, *, folder: Path) -> dict[str, flo
     """
     model, engine = JOINT[name]
     x = np.asarray(data.modalities["image"])
-    x = x.reshape(-1, NUM_STEPS, x.shape[1]) if name.startswith("hmm") else x
+    arrays = [x.reshape(-1, NUM_STEPS, x.shape[1]) if name.startswith("hmm") else x]
+    if "mlda" in name:
+        arrays.append(np.asarray(data.modalities["speech"]))
     began = time.perf_counter()
-    fit = vmix.fit(model, x, engine=engine, seed=seed)
+    fit = vmix.fit(model, *arrays, engine=engine, seed=seed)
     seconds = time.perf_counter() - began
-    found = fit.predict(x).reshape(-1)
+    found = fit.predict(*arrays).reshape(-1)
     metrics = {"accuracy": accuracy(data.labels, found), "nmi": nmi(data.labels, found)}
     metrics |= {"elbo": float(fit.history["objective"][-1]), "load": load_average()}
     if name.startswith("hmm"):

@@ -16,11 +16,12 @@ import numpy as np
 
 import vmix
 from benchmarks._recording import RESULTS, Case, is_recorded, load_average, record
+from benchmarks._serket_held_out import HELD_OUT, Pairs, measure_held_out, split
 from benchmarks._serket_joint import JOINT, fit_joint
 from vmix.compose import GMM, MLDA, MM, VAE, Network, Observation
 from vmix.metrics import nmi
 
-CASES = (*JOINT, "vae_gmm/modules", "vae_gmm_mm/modules", "vae_gmm_mlda/modules", "vae_gmm_mlda_mm/modules")
+CASES = (*JOINT, "vae_gmm/modules", "vae_gmm_mm/modules", "vae_gmm_mlda/modules", "vae_gmm_mlda_mm/modules", *HELD_OUT)
 ROUNDS = 5
 VAE_OPTIONS = {"latent_dim": 18, "epochs": 200, "batch_size": 500}
 NUM_CLASSES = 10
@@ -33,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data = vmix.data.load("serket")
     for name in options.cases:
         for seed in options.seeds:
-            if name in JOINT:
+            if name in JOINT or name in HELD_OUT:
                 if not any(line["case"] == name and line["seed"] == seed for line in recorded(options.folder)):
-                    found = fit_joint(name, data, seed, folder=options.folder)
+                    found = once(name, data, seed, options)
                     print(f"{name}, seed {seed}:", "  ".join(f"{n} {v:.4g}" for n, v in found.items()))
                 continue
             settings = {"rounds": options.rounds, "vae": {**VAE_OPTIONS, "epochs": options.epochs}}
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(f"{name}, seed {seed}: recorded before")
                 continue
             began = time.perf_counter()
-            network = build(name, data, options.epochs)
+            network = build(name, every(data), options.epochs)
             network.fit(rounds=options.rounds, seed=seed, progress=options.progress)
             seconds = time.perf_counter() - began
             found = measure(network, data.labels)
@@ -54,16 +55,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{name}, seed {seed}:", "  ".join(f"{n} {v:.4g}" for n, v in found.items()), f"{seconds:.0f} s")
 
 
-def build(name: str, data: Any, epochs: int) -> Network:
+def every(data: Any) -> Pairs:
+    """All pairs."""
+    return Pairs(data.modalities["image"], data.modalities["speech"], data.labels)
+
+
+def once(name: str, data: Any, seed: int, options: argparse.Namespace) -> dict[str, float]:
+    """A case that is no run of rounds over all pairs: a joint program, or pairs held out."""
+    if name in JOINT:
+        return fit_joint(name, data, seed, folder=options.folder)
+    network = None if "joint" in name else build(name, split(data)[0], options.epochs)
+    return measure_held_out(name, data, seed, network=network, folder=options.folder)
+
+
+def build(name: str, data: Pairs, epochs: int) -> Network:
     """The modules of a tutorial, connected."""
     parts = name.split("/")[0].split("_")
     vae, gmm = VAE(**{**VAE_OPTIONS, "epochs": epochs}), GMM(NUM_CLASSES, category=data.labels)
-    vae.connect(Observation(data.modalities["image"], name="image"))
+    vae.connect(Observation(data.images, name="image"))
     gmm.connect(vae)
     last: Any = gmm
     if "mlda" in parts:
         last = MLDA(NUM_CLASSES, WEIGHTS, category=data.labels)
-        last.connect(Observation(data.modalities["speech"], name="speech"), gmm)
+        last.connect(Observation(data.speech, name="speech"), gmm)
     if "mm" in parts:
         mm = MM(category=data.labels)
         mm.connect(last)

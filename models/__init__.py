@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vmix.models.vade import VaDE
     from vmix.models.vae import VAE
     from vmix.models.vae_gmm import VAEGMM
+    from vmix.models.vae_gmm_mlda import VAEGMMMLDA
 
 _HOMES = {
     "BernoulliMixture": "bernoulli_mixture",
@@ -36,6 +37,7 @@ _HOMES = {
     "MarkovModel": "markov_model",
     "VAE": "vae",
     "VAEGMM": "vae_gmm",
+    "VAEGMMMLDA": "vae_gmm_mlda",
     "VaDE": "vade",
 }
 
@@ -50,6 +52,7 @@ __all__ = [
     "MarkovModel",
     "VAE",
     "VAEGMM",
+    "VAEGMMMLDA",
     "VaDE",
 ]
 
