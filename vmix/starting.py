@@ -320,7 +320,7 @@ def _cluster_and_climb(
         if not plan.latents:  # on codes, what the decoder says is the same for every start
             per_row = per_row + plan.layout.sum_cells(terms.base()) + terms.rows
         objective = (jnp.broadcast_to(per_row, (num_rows,)).sum() + log_prior) / num_rows
-        return maximise(plan, globals_, start.params, batch, expected), objective
+        return maximise(plan, globals_, start.params, batch, expected, inside=True), objective
 
     return jax.lax.fori_loop(0, sweeps + 1, sweep, (start.globals, jnp.zeros(())))
 

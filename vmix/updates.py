@@ -28,6 +28,7 @@ def maximise(
     *,
     with_prior: bool = True,
     only: tuple[str, ...] | None = None,
+    inside: bool = False,
 ) -> dict[str, Array]:
     """One pass of conditional maximisation over the globals: the M-step.
 
@@ -42,6 +43,8 @@ def maximise(
         expected: expected statistics.
         with_prior: maximum a posteriori; False for maximum likelihood.
         only: the globals to move; None moves all.
+        inside: where a mode lies on the edge of the support and has no finite density (a Dirichlet with concentrations
+            below 1), take the mean: for starts.
 
     Returns:
         New values of all globals.
@@ -54,6 +57,8 @@ def maximise(
         with jax.default_matmul_precision("highest"):
             exponent = conditional.solve(density, conditional.probe(values[name]))
         mode = exponent.mode(values[name])
+        if inside:
+            mode = jnp.where(jnp.isfinite(exponent.log_prob(mode)), mode, exponent.mean())
         values[name] = jnp.where(jnp.isfinite(mode).all(), mode, values[name])
     if plan.others and only is None:
         values |= _ascend(plan, values, params, batch, expected, with_prior)
