@@ -42,6 +42,17 @@ class EMState(NamedTuple):
     running: Expected | None
     key: Array
 
+    @property
+    def average(self) -> Expected:
+        """The running statistics, which minibatches need.
+
+        Raises:
+            ValueError: in a state that was made for sweeps over all rows.
+        """
+        if self.running is None:
+            raise ValueError("this state has no running statistics; make it by init with the same batch_size")
+        return self.running
+
 
 @dataclass(frozen=True, kw_only=True)
 class EM:
@@ -131,7 +142,7 @@ class EM:
         self._refuse_dense(plan, "cannot stream this program from disk", "load the data into memory")
         return "sweeps"
 
-    def reduce(self, plan: Plan, state: EMState, rows: Data, schedule: Schedule, chunk: Array) -> Partial:
+    def reduce(self, plan: Plan, state: EMState, rows: Data, schedule: Schedule, chunk: Array | int) -> Partial:
         """The E-step on one chunk."""
         result, _, _ = self._evaluate_and_step(plan, state, rows, schedule, state.key, plan.num_rows)
         return Partial(gather(plan, result.terms, result.assigned, key=None), result.per_datum.sum())
@@ -216,7 +227,7 @@ class EM:
             rows = data.take(index)
             result, params, opt_state = self._evaluate_and_step(plan, carry, rows, schedule, batch_key, num_rows)
             fresh = gather(plan, result.terms, result.assigned, key=None)
-            running = blend(carry.running, fresh, weight=size / num_rows, scale=num_rows / size)
+            running = blend(carry.average, fresh, weight=size / num_rows, scale=num_rows / size)
             globals_ = self._m_step(plan, carry.globals, params, result.batch, running)
             objective = result.per_datum.mean() + self._log_prior(result) / num_rows
             return EMState(globals_, params, opt_state, running, carry.key), objective

@@ -180,7 +180,7 @@ class Gibbs:
                 )
         return "sweeps"
 
-    def reduce(self, plan: Plan, state: GibbsState, rows: Data, schedule: Schedule, chunk: Array) -> Partial:
+    def reduce(self, plan: Plan, state: GibbsState, rows: Data, schedule: Schedule, chunk: Array | int) -> Partial:
         """Assignments of one chunk, drawn and summed at once."""
         key = jax.random.fold_in(state.key, chunk)
         batch = Batch(rows.args, {}, {}, rows.labels, rows.known)

@@ -64,7 +64,8 @@ def move_latents(
         return latent_log_density(plan, state.globals, state.params, data, latents, state.assignments, beta=beta)
 
     def log_proposal(factors: Mapping, latents: Latents) -> Array:
-        return sum(_factor_log_prob(plan, factors[n], latents[n]) for n in plan.latents)
+        first, *rest = (_factor_log_prob(plan, factors[n], latents[n]) for n in plan.latents)
+        return sum(rest, first)
 
     proposal, factors = guide_factors(plan, state.params, data.args, key=propose_key)
     gain = log_density(proposal) - log_density(state.latents)

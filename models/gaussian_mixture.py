@@ -19,7 +19,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
-from vmix.priors import DataScale, data_scale, settle
+from vmix.priors import DataScale, data_scale, settle, settled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,8 @@ class GaussianMixture:
 
     def model(self, x: Array) -> None:
         """The generative story."""
-        k, d = self.num_components, x.shape[1]
-        w = numpyro.sample("w", dist.Dirichlet(jnp.full(k, self.concentration / k)))
+        k, d, a = self.num_components, x.shape[1], settled(self.concentration, "concentration")
+        w = numpyro.sample("w", dist.Dirichlet(jnp.full(k, a / k)))
         m0, s0, spread = (jnp.asarray(v) for v in (self.loc, self.scale, self.spread))
         loc = numpyro.sample("loc", dist.Normal(m0, s0).expand([k, d]).to_event(2))
         if self.covariance == "diagonal":

@@ -25,7 +25,7 @@ from jax import Array
 from vmix.checks import check_counts, first_rows
 from vmix.distributions import MarkovChain
 from vmix.models.markov_model import count_values
-from vmix.priors import check_sequences, data_scale, settle
+from vmix.priors import check_sequences, data_scale, settle, settled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class HMM:
     def model(self, x: Array, mask: Array | None = None) -> None:
         """The generative story; `mask` (N, T) is true where a step exists."""
         k, mask = self.num_components, None if mask is None else mask.astype(bool)
-        a = jnp.full(k, self.concentration / k)
+        a = jnp.full(k, settled(self.concentration, "concentration") / k)
         p = numpyro.sample("initial", dist.Dirichlet(a))
         transition = numpyro.sample("transition", dist.Dirichlet(a + self.stickiness * jnp.eye(k)))
         theta = self._parameters(x)

@@ -19,7 +19,7 @@ import numpyro.distributions as dist
 from jax import Array
 
 from vmix.distributions import TopicCounts
-from vmix.priors import check_documents, longest_document, scale_counts, settle
+from vmix.priors import check_documents, longest_document, scale_counts, settle, settled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class MLDA:
 
     def model(self, *x: Array) -> None:
         """The generative story."""
-        k = self.num_components
+        k, longest = self.num_components, settled(self.max_tokens, "max_tokens")
         phi = [
             numpyro.sample(f"phi{m}", dist.Dirichlet(jnp.full(counts.shape[1], self.topic_concentration)).expand([k]))
             for m, counts in enumerate(x)
@@ -71,7 +71,7 @@ class MLDA:
             theta = numpyro.sample("theta", dist.Dirichlet(jnp.full(k, self.doc_concentration)))
             for m, counts in enumerate(x):
                 tokens = scale_counts(counts, self._weight(m))
-                words = TopicCounts(theta, phi[m], tokens.sum(-1), max_tokens=self.max_tokens[m])
+                words = TopicCounts(theta, phi[m], tokens.sum(-1), max_tokens=longest[m])
                 numpyro.sample(f"x{m}", words, obs=tokens)
 
     def _weight(self, m: int) -> float | None:

@@ -22,7 +22,7 @@ import numpyro.distributions as dist
 from jax import Array
 
 from vmix.networks import check_pixels, decode, encode, usual_widths
-from vmix.priors import settle
+from vmix.priors import settle, settled
 from vmix.starting import Recipe
 
 
@@ -78,11 +78,11 @@ class VAEGMM:
         with numpyro.plate("data", x.shape[0]):
             c = numpyro.sample("c", dist.Categorical(w))
             z = numpyro.sample("z", dist.Normal(loc[c], scale).to_event(1))
-            p_x = decode(z, hidden=self.hidden, data_dim=x.shape[1], pixels=self.pixels)
+            p_x = decode(z, hidden=settled(self.hidden, "hidden"), data_dim=x.shape[1], pixels=self.pixels)
             numpyro.sample("x", p_x, obs=x)
 
     def guide(self, x: Array) -> None:
         """The encoder."""
         with numpyro.plate("data", x.shape[0]):
-            loc, scale = encode(x, hidden=self.hidden, latent_dim=self.latent_dim)
+            loc, scale = encode(x, hidden=settled(self.hidden, "hidden"), latent_dim=self.latent_dim)
             numpyro.sample("z", dist.Normal(loc, scale).to_event(1))

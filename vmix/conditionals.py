@@ -128,7 +128,9 @@ def candidates(prior: Distribution) -> tuple[Conditional, ...]:
     return () if options is None else options(prior.batch_shape + prior.event_shape)
 
 
-def examine(conditional: Conditional, log_density: LogDensity, current: jax.Array, noise: jax.Array) -> Evidence:
+def examine(
+    conditional: Conditional, log_density: LogDensity, current: jax.Array, noise: jax.Array | np.ndarray
+) -> Evidence:
     """Measure how well one candidate describes the log joint; pure, and slow outside of `jit`.
 
     The candidate is solved from two probes and both solutions are compared with the log joint at random points around

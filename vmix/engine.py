@@ -114,9 +114,20 @@ class Engine(Protocol):
 
     name: ClassVar[str]
     step_name: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
-    restarts: int
-    anneal: tuple[float, int] | None
+    # read only, so that frozen records are engines
+    @property
+    def restarts(self) -> int:
+        """Starts to run; the best is kept."""
+
+    @property
+    def anneal(self) -> tuple[float, int] | None:
+        """First beta, and the steps over which it rises to 1."""
+
+    @property
+    def tolerance(self) -> float | None:
+        """The rise of the objective below which a fit may stop, nats per datum; None never stops early."""
 
     @property
     def num_steps_total(self) -> int:
@@ -152,7 +163,7 @@ class Annealing:
     first: float = 1.0
     steps: int = 0
 
-    def values(self, start: int, length: int) -> Array:
+    def values(self, start: Array | int, length: int) -> Array:
         """Beta at steps `start, ..., start + length - 1`."""
         t = start + jnp.arange(length)
         rise = jnp.clip(t / max(self.steps, 1), 0.0, 1.0) if self.steps else jnp.ones(length)

@@ -113,7 +113,7 @@ def local_terms(
     Returns:
         The terms of these sites.
     """
-    discrete = {name for name, _ in layout.discrete}
+    discrete, held = {name for name, _ in layout.discrete}, known or {}
     log_prior, dense, shared, rows = jnp.zeros((1, 1)), None, jnp.zeros((1,)), jnp.zeros((1,))
     prior, compressed, augmented = None, {}, {}
     for name, site in sites.items():
@@ -123,8 +123,8 @@ def local_terms(
             log_prior = log_prior + collapse(layout, unwrap(site["fn"]).base.log_prob(site["value"]))
         elif name in frames:
             term = _compress(layout, site, frames[name], (factors or {}).get(name), missing)
-            if name in (known or {}):
-                statistics, base = (layout.to_cells(array) for array in known[name])
+            if name in held:
+                statistics, base = (layout.to_cells(array) for array in held[name])
                 term = replace(term, statistics=statistics, base=base)
             compressed[name] = term
         else:
@@ -193,7 +193,7 @@ def compressible(layout: Layout, site: dict, *, fixed_mask: bool) -> tuple[Famil
     if layout.data_dim is None:
         return None, "no data plate"
     if family is None:
-        return None, f"{type(atom.base).__name__} is not in vmix's exponential families"
+        return None, _unknown_family(atom)
     if not fixed_mask and isinstance(atom.mask, jax.Array) and atom.mask.ndim > layout.nesting + atom.event_dims:
         return None, "its mask depends on a discrete site"
     eta, log_normaliser = family.natural(atom.base, _identity_frame())
@@ -207,11 +207,23 @@ def compressible(layout: Layout, site: dict, *, fixed_mask: bool) -> tuple[Famil
     return family, "one matrix product"
 
 
+def _known_family(atom: Atom) -> Family:
+    """The family of a site that compresses."""
+    family = family_of(atom.base)
+    if family is None:
+        raise ValueError(_unknown_family(atom))
+    return family
+
+
+def _unknown_family(atom: Atom) -> str:
+    return f"{type(atom.base).__name__} is not in vmix's exponential families"
+
+
 def data_frame(layout: Layout, site: dict) -> Frame:
     """The frame of a compressed site's data, shaped like its value with one row along the data plate."""
     atom = unwrap(site["fn"])
-    family = family_of(atom.base)
-    axis = layout.data_dim - atom.event_dims - atom.base.event_dim
+    family = _known_family(atom)
+    axis = layout.rows_dim - atom.event_dims - atom.base.event_dim
     rows = jnp.moveaxis(without_masked(layout, site), axis, 0)
     steps = has_steps(layout, site)
     # rows are [N, other plates..., T, elements...]: the other plates are all but one of the nesting
@@ -232,7 +244,7 @@ def data_frame(layout: Layout, site: dict) -> Frame:
 
 def _compress(layout: Layout, site: dict, frame: Frame, factor: Any, missing: bool) -> Compressed:
     atom, value = unwrap(site["fn"]), site["value"]
-    family = family_of(atom.base)
+    family = _known_family(atom)
     where = _Where(layout, atom, _element_shape(layout, site, atom), has_steps(layout, site))
     weight = _weight(_with_one_mask(layout, atom), value, missing)
     value = _fill(value, atom) if missing else value
@@ -333,7 +345,7 @@ class _Where(NamedTuple):
         array = array.reshape((1,) * (len(self.shape) + trailing - array.ndim) + array.shape)
         tail = array.shape[array.ndim - trailing :]
         full = jnp.broadcast_to(array, self.shape + tail)
-        rows = jnp.moveaxis(full, self.layout.data_dim - self.atom.event_dims - trailing, 0)
+        rows = jnp.moveaxis(full, self.layout.rows_dim - self.atom.event_dims - trailing, 0)
         if not self.steps:
             return rows
         rows = jnp.moveaxis(rows, self.layout.nesting, 1)
@@ -344,7 +356,7 @@ class _Where(NamedTuple):
         layout = self.layout
         rank = len(layout.discrete) + layout.nesting + self.atom.event_dims + trailing
         array = array.reshape((1,) * (rank - array.ndim) + array.shape)
-        axes = [rank + layout.data_dim - self.atom.event_dims - trailing]
+        axes = [rank + layout.rows_dim - self.atom.event_dims - trailing]
         if self.steps:
             axes.append(rank - self.atom.event_dims - trailing)
         array = jnp.squeeze(array, axes)

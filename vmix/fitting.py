@@ -147,7 +147,8 @@ def _starts(
         start = first_values(plan, key=key, from_prior=False)
         return [Start(given_globals(plan, start.globals, init), start.params)] * engine.num_states, []
     recipe = recipe_of(plan, init)
-    starts, stages = [], []
+    starts: list[Start] = []
+    stages: list[Stage] = []
     with Progress(None, "start", enabled=progress) as bar:
 
         def report(stage: str, done: int, total: int, objective: float) -> None:

@@ -31,6 +31,17 @@ class Layout:
     num_steps: int | None = None
 
     @property
+    def rows_dim(self) -> int:
+        """The data plate's dimension, where a site needs one.
+
+        Raises:
+            ValueError: without a data plate.
+        """
+        if self.data_dim is None:
+            raise ValueError('no data plate; write the sites of a datum under numpyro.plate("data", x.shape[0])')
+        return self.data_dim
+
+    @property
     def num_states(self) -> int:
         """The number of joint values of the discrete sites (1 without any)."""
         return math.prod(size for _, size in self.discrete)

@@ -61,6 +61,28 @@ class Expected(NamedTuple):
     augmented: dict[str, dict[str, Array]]
     responsibilities: Array | None
 
+    @property
+    def weights(self) -> Array:
+        """The responsibilities, where a site needs them.
+
+        Raises:
+            ValueError: where they were not kept.
+        """
+        if self.responsibilities is None:
+            raise ValueError("a site does not compress, and the responsibilities that it needs were not kept")
+        return self.responsibilities
+
+    @property
+    def structured(self) -> dict[str, Array]:
+        """The statistics of the structured prior, where there is one.
+
+        Raises:
+            ValueError: where they were not kept.
+        """
+        if self.prior is None:
+            raise ValueError("the discrete site has a structured prior, and its statistics were not kept")
+        return self.prior
+
 
 def model_sites(plan: Plan, globals_: Mapping, latents: Mapping, params: Mapping, args: tuple) -> dict[str, dict]:
     """Run the model with every discrete site set to all its values; return its sample sites by name."""
@@ -72,10 +94,11 @@ def model_sites(plan: Plan, globals_: Mapping, latents: Mapping, params: Mapping
 
 def guide_factors(plan: Plan, params: Mapping, args: tuple, *, key: Array) -> tuple[dict, dict]:
     """Run the guide: a reparameterised draw of each latent, and its variational factor."""
-    if not plan.latents:
+    guide = plan.program.guide
+    if guide is None or not plan.latents:
         return {}, {}
     filled = tuple(fill_missing(a) if plan.missing else a for a in args)
-    trace = trace_sites(plan.program.guide, filled, key=key, params=dict(params))
+    trace = trace_sites(guide, filled, key=key, params=dict(params))
     return {n: trace[n]["value"] for n in plan.latents}, {n: trace[n]["fn"] for n in plan.latents}
 
 
@@ -132,10 +155,10 @@ def gather(plan: Plan, terms: LocalTerms, assigned: Assigned, *, key: Array | No
     }
     augmented = {}
     for i, (name, (fn, value)) in enumerate(terms.augmented.items()):
-        drawn = key is not None
-        augmented[name] = (
-            fn.sample_statistics(jax.random.fold_in(key, i), value) if drawn else fn.expected_statistics(value)
-        )
+        if key is None:
+            augmented[name] = fn.expected_statistics(value)
+        else:
+            augmented[name] = fn.sample_statistics(jax.random.fold_in(key, i), value)
     dense = terms.dense is not None or terms.log_prior.shape[0] > 1 or bool(plan.per_datum)
     return Expected(assigned.shares.sum(0), summed, assigned.prior, augmented, assigned.shares if dense else None)
 
@@ -194,16 +217,15 @@ def expected_log_joint(
     # what an augmented site says is in its statistics, so its log density is not wanted
     augmented = {n: unwrap(s["fn"]).base for n, s in locals_.items() if n in expected.augmented}
     terms = _terms(plan, {n: s for n, s in locals_.items() if n not in augmented}, batch)
-    counts, weights = expected.counts, expected.responsibilities
-    likelihood = jnp.zeros(())
+    counts, likelihood = expected.counts, jnp.zeros(())
     for name, part in terms.compressed.items():
         likelihood += contract(part.eta, expected.statistics[name]).sum() + (counts * part.bias).sum()
     if terms.dense is not None:
-        likelihood += _weighted(weights, terms.dense)
+        likelihood += _weighted(expected.weights, terms.dense)
     likelihood += terms.shared.sum() + terms.rows.sum()
-    prior = _weighted(counts if terms.log_prior.shape[0] == 1 else weights, terms.log_prior)
+    prior = _weighted(counts if terms.log_prior.shape[0] == 1 else expected.weights, terms.log_prior)
     if terms.prior is not None:
-        prior += _contract(terms.prior.potentials(), expected.prior)
+        prior += _contract(terms.prior.potentials(), expected.structured)
     for name, fn in augmented.items():
         likelihood += _contract(fn.potentials(), expected.augmented[name])
     return total + prior + beta * likelihood

@@ -175,10 +175,11 @@ def _layout(sites: Mapping[str, Site], args: tuple) -> Layout:
     nesting = max([nesting, *(len(site.batch_shape) for site in sites.values())])
     local = [site for site in sites.values() if site.role in (DISCRETE, LATENT)]
     data_dim = _data_dim(sites, args)
-    discrete = tuple((site.name, site.num_values) for site in local if site.role == DISCRETE)
+    found = [site for site in local if site.role == DISCRETE]
+    discrete = tuple((site.name, site.num_values) for site in found if site.num_values is not None)
     layout = Layout(data_dim, nesting, discrete, _num_steps(sites, discrete, data_dim))
-    for site in local:
-        if site.role == DISCRETE and len([p for p in site.plates if p.size > 1]) > 1:
+    for site in found:
+        if len([p for p in site.plates if p.size > 1]) > 1:
             names = [plate.name for plate in site.plates]
             raise ProgramError(
                 f"discrete site {site.name!r} stands in several plates {names}; vmix sums out one value per datum: "
@@ -351,8 +352,8 @@ def _conditionals(plan: Plan, rows: tuple, latents: dict, r_key: Array, key: Arr
     # NumPy's generator: compiling JAX's Dirichlet would take longer than the rest of the plan
     generator = np.random.default_rng(np.asarray(jax.random.key_data(r_key)))
     num_cells = num_rows * plan.layout.cells_per_datum
-    log_weights = np.log(generator.dirichlet(np.full(plan.layout.num_states, 0.5), num_cells) + 1e-12)
-    log_weights = jnp.asarray(log_weights, jnp.result_type(float))
+    shares = generator.dirichlet(np.full(plan.layout.num_states, 0.5), num_cells)
+    log_weights = jnp.asarray(np.log(shares + 1e-12), jnp.result_type(float))
     batch = Batch(rows, latents, {}, None)
     values = _nearby(plan, key)
     conditionals: dict[str, Conditional] = {}

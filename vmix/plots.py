@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -198,7 +198,7 @@ def reconstructions(ax: Axes, x: np.ndarray, xhat: np.ndarray, image_shape: tupl
 
 
 def component_samples(
-    ax: Axes, samples: np.ndarray, image_shape: tuple[int, int] | None, *, names: Sequence[int] | None = None
+    ax: Axes, samples: np.ndarray, image_shape: tuple[int, int] | None, *, names: Iterable[int] | None = None
 ) -> None:
     """Draw one row of samples a component, or one colour of lines a component.
 
@@ -216,7 +216,7 @@ def component_samples(
     image_grid(ax, samples.reshape(-1, samples.shape[-1]), image_shape, columns=samples.shape[1])
     height = image_shape[0]
     for row, name in enumerate(() if names is None else names):
-        place = {"ha": "right", "va": "center", "fontsize": 9, "annotation_clip": False}
+        place: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 9, "annotation_clip": False}
         ax.annotate(str(name), (-0.25 * height, row * (height + 1) + (height - 1) / 2), **place)
 
 

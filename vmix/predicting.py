@@ -237,7 +237,7 @@ class Predictor:
         trace = handlers.trace(handlers.substitute(seeded, data={**shared, **latents, **params})).get_trace(*rows)
         batch = Batch(rows, latents, {}, None)
 
-        def sweep(_: int, values: dict) -> dict:
+        def sweep(i: Array, values: dict) -> dict:
             terms, _ = batch_terms(plan, values, params, batch)
             assigned = expect(plan.layout, terms, state_log_weights(plan, terms, batch))
             return maximise(plan, values, params, batch, gather(plan, terms, assigned, key=None), only=plan.per_datum)

@@ -12,6 +12,7 @@ from jax import Array
 from vmix.checks import check_counts, first_rows, warn_constant_columns
 
 Record = TypeVar("Record")
+Value = TypeVar("Value")
 
 
 class DataScale(NamedTuple):
@@ -53,6 +54,21 @@ def data_scale(x: Any, *, num_components: int) -> DataScale:
 def settle(model: Record, **values: Any) -> Record:
     """A copy of a frozen record in which fields that are None take these values."""
     return replace(model, **{name: value for name, value in values.items() if getattr(model, name) is None})  # type: ignore[type-var]
+
+
+def settled(value: Value | None, name: str) -> Value:
+    """The value of an option that the data have settled.
+
+    Raises:
+        ValueError: while it is None.
+
+    Example:
+        >>> settled((128, 64), "hidden")
+        (128, 64)
+    """
+    if value is None:
+        raise ValueError(f"{name} is None, not settled on data yet; give it, or run model.with_data(x), as a fit does")
+    return value
 
 
 def stick_breaking(v: Array) -> Array:

@@ -21,6 +21,8 @@ from markupsafe import Markup
 from vmix import plots
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from vmix.results import Fit
 
 MAX_COMPONENTS = 20
@@ -39,7 +41,7 @@ EXPLANATIONS = {
 
 
 def compute_metrics(
-    fit: Fit, data: np.ndarray, labels: np.ndarray | None = None, *, predicted: np.ndarray | None = None
+    fit: Fit, data: ArrayLike, labels: np.ndarray | None = None, *, predicted: np.ndarray | None = None
 ) -> dict[str, float | None]:
     """Return the metrics of a fit: those against labels when there are labels and components, `elbo` always.
 

@@ -40,7 +40,7 @@ class History(NamedTuple):
         if self.info is None:
             return np.zeros(1)
         objective = self.info.objective
-        return objective[:, -max(1, objective.shape[1] // 20) :].mean(1)
+        return np.asarray(objective[:, -max(1, objective.shape[1] // 20) :].mean(1))
 
     def ranked(self, order: np.ndarray) -> History:
         """The same with states reordered."""
@@ -224,8 +224,9 @@ class Fit:
         from vmix.report import write_report
         from vmix.runs import compute_metrics
 
-        metrics = compute_metrics(self, data[0], labels)
-        return write_report(self, path, data=np.asarray(data[0]), labels=labels, metrics=metrics)
+        given = None if labels is None else np.asarray(labels)
+        metrics = compute_metrics(self, data[0], given)
+        return write_report(self, path, data=np.asarray(data[0]), labels=given, metrics=metrics)
 
     def _repr_html_(self) -> str:
         return self.plan._repr_html_()
@@ -309,8 +310,9 @@ def _draws(engine: Engine, history: History) -> dict[str, np.ndarray] | None:
     """Draws after warm-up, shape (chains, num_samples, *shape); None for engines that do not sample."""
     if history.info is None or not history.info.draws:
         return None
-    warmup = min(engine.num_warmup, history.info.objective.shape[1] - 1)  # an interrupted warm-up keeps its last draw
-    return {name: values[:, warmup:] for name, values in history.info.draws.items()}
+    # an interrupted warm-up keeps its last draw
+    warmup = min(getattr(engine, "num_warmup", 0), history.info.objective.shape[1] - 1)
+    return {name: np.asarray(values[:, warmup:]) for name, values in history.info.draws.items()}
 
 
 def _history_record(engine: Engine, history: History, stages: list[Stage]) -> dict[str, Any]:

@@ -206,7 +206,7 @@ def _trainer(plan: Plan, size: int, noise: float, optimiser: optax.GradientTrans
         steps = data.num_rows // size
         order = jax.random.permutation(order_key, data.num_rows)[: steps * size].reshape(steps, size)
 
-        def one(carry: tuple, xs: tuple) -> tuple:
+        def one(carry: tuple, xs: tuple) -> tuple[tuple, Array]:
             params, opt_state = carry
             value, grads = jax.value_and_grad(loss)(params, globals_, data.take(xs[0]), xs[1])
             updates, opt_state = optimiser.update(grads, opt_state, params)
@@ -379,7 +379,7 @@ def _features(plan: Plan, start: Start, batch: Batch) -> Array | None:
             continue
         value = without_masked(plan.layout, sites[name])
         atom = unwrap(sites[name]["fn"])
-        axis = plan.layout.data_dim - atom.event_dims - atom.base.event_dim
+        axis = plan.layout.rows_dim - atom.event_dims - atom.base.event_dim
         if plan.sites[name].family == "Categorical":
             value = jax.nn.one_hot(value, atom.base.support.upper_bound + 1)
             axis -= 1

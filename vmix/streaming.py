@@ -6,9 +6,9 @@ minibatches of random rows. What else touches the data (the plan, the start) see
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from vmix.program import ProgramError
 
 CHUNK_BYTES = 64 << 20
 SAMPLE_ROWS = 20_000
+_Advance = Callable[[Any, Schedule], tuple[Any, Info]]
 
 
 def is_streamed(arrays: tuple) -> bool:
@@ -35,6 +36,27 @@ def sample_rows(arrays: tuple, labels: Mapping[str, Array] | None, *, seed: int)
     if num_rows > SAMPLE_ROWS:
         index = np.sort(np.random.default_rng(seed).choice(num_rows, SAMPLE_ROWS, replace=False))
     return _load(arrays, labels, index)
+
+
+class _Sweeps(Protocol):
+    """What an engine whose `streams` says "sweeps" has."""
+
+    def reduce(self, plan: Plan, state: Any, rows: Data, schedule: Schedule, chunk: Array | int) -> Partial:
+        """Sums over one chunk of the data."""
+
+    def apply(self, plan: Plan, state: Any, total: Partial, template: Data, schedule: Schedule) -> tuple[Any, Info]:
+        """The rest of the sweep, on the sums of all chunks."""
+
+
+class _Rows(Protocol):
+    """What an engine whose `streams` says "rows" has."""
+
+    @property
+    def batch_size(self) -> int | None:
+        """Rows a step."""
+
+    def step_rows(self, plan: Plan, state: Any, rows: Data, schedule: Schedule) -> tuple[Any, Info]:
+        """One step on the given rows."""
 
 
 class Stream:
@@ -56,21 +78,34 @@ class Stream:
         self.generator = np.random.default_rng(seed)
         row_bytes = sum(4 * int(np.prod(array.shape[1:])) for array in arrays)
         self.chunk_rows = int(max(1, min(CHUNK_BYTES // max(row_bytes, 1), arrays[0].shape[0])))
-        self._reduce = jax.jit(partial(engine.reduce, plan)) if self.kind == "sweeps" else None
-        self._apply = jax.jit(partial(engine.apply, plan)) if self.kind == "sweeps" else None
-        self._step = jax.jit(partial(engine.step_rows, plan)) if self.kind == "rows" else None
+        rows = self.kind == "rows"
+        self._advance = self._by_rows(cast(_Rows, engine)) if rows else self._by_sweeps(cast(_Sweeps, engine))
 
     def step(self, state: Any, schedule: Schedule) -> tuple[Any, Info]:
         """One sweep over all chunks (EM, Gibbs), or one step on random rows (SVI)."""
-        if self.kind == "rows":
-            size = min(self.engine.batch_size, self.arrays[0].shape[0])
-            index = np.sort(self.generator.choice(self.arrays[0].shape[0], size, replace=False))
-            return self._step(state, _load(self.arrays, self.labels, index), schedule)
-        total: Partial | None = None
-        for i, rows in enumerate(self._chunks()):
-            part = self._reduce(state, rows, schedule, i)
-            total = part if total is None else jax.tree.map(jnp.add, total, part)
-        return self._apply(state, total, self._template(), schedule)
+        return self._advance(state, schedule)
+
+    def _by_rows(self, engine: _Rows) -> _Advance:
+        step, num_rows = jax.jit(partial(engine.step_rows, self.plan)), self.arrays[0].shape[0]
+
+        def advance(state: Any, schedule: Schedule) -> tuple[Any, Info]:
+            size = min(engine.batch_size or num_rows, num_rows)
+            index = np.sort(self.generator.choice(num_rows, size, replace=False))
+            return step(state, _load(self.arrays, self.labels, index), schedule)
+
+        return advance
+
+    def _by_sweeps(self, engine: _Sweeps) -> _Advance:
+        reduce, apply = jax.jit(partial(engine.reduce, self.plan)), jax.jit(partial(engine.apply, self.plan))
+
+        def advance(state: Any, schedule: Schedule) -> tuple[Any, Info]:
+            total: Partial | None = None
+            for i, rows in enumerate(self._chunks()):
+                part = reduce(state, rows, schedule, i)
+                total = part if total is None else jax.tree.map(jnp.add, total, part)
+            return apply(state, total, self._template(), schedule)
+
+        return advance
 
     def _chunks(self) -> Iterator[Data]:
         for first in range(0, self.arrays[0].shape[0], self.chunk_rows):

@@ -36,7 +36,7 @@ class _Found(NamedTuple):
     """The first bad element of a site: whether there is one, where (flat), and its value."""
 
     bad: Array
-    index: Array
+    place: Array
     value: Array
 
 
@@ -214,7 +214,7 @@ def _first(bad: Array, value: Array, atom: Atom) -> _Found:
 
 
 def _where(place: _Place, found: _Found) -> str:
-    index = [int(i) for i in np.unravel_index(int(found.index), place.shape)]
+    index = [int(i) for i in np.unravel_index(int(found.place), place.shape)]
     if not index:
         return "its only element"
     row = index.pop(place.axis)

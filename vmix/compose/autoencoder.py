@@ -138,8 +138,8 @@ class VAE(Module):
         if x is None:
             below = [v for v in (inputs.get(m) for m in self.downstream) if v is not None]
             return Belief(below[0] if below else np.zeros((1, self.program.latent_dim), np.float32), None, 0.0)
-        x = jnp.asarray(x, jnp.float32)
-        args = (x, jnp.asarray(self._prior_means(inputs, len(x))), x)
+        images = jnp.asarray(x, jnp.float32)
+        args = (images, jnp.asarray(self._prior_means(inputs, len(x))), images)
         codes, per_datum = self._look(self.params, args, self.alpha)
         return Belief(np.asarray(codes), None, float(per_datum.mean()))
 

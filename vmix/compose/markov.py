@@ -20,7 +20,17 @@ from jax import Array
 
 from vmix.checks import check_positive_int
 from vmix.compose.mixture import ENGINE, GMM, Climb, betas, together
-from vmix.compose.module import CLASSES, Belief, GraphError, Inputs, Module, from_below, log, normalised
+from vmix.compose.module import (
+    CLASSES,
+    Belief,
+    GraphError,
+    Inputs,
+    Module,
+    from_above,
+    from_below,
+    log,
+    normalised,
+)
 from vmix.distributions.chain_recursions import Chain, run
 from vmix.engine import Data
 from vmix.inference import EM
@@ -153,7 +163,7 @@ class MM(Module):
 
     def _learn_together(self, mixture: GMM, seed: int) -> None:
         """Restarts of the pair by messages; the mixture takes over its part of the likeliest."""
-        data = mixture.take(mixture.inputs[mixture.upstream[0]])
+        data = mixture.take(from_above(mixture, mixture.inputs))
         starts, first = mixture.starts(data, self.restarts, seed)
         plan = mixture.plan_of(data.args[0].shape[1])
         climb, chain = _TOGETHER(plan, ENGINE, starts, data, betas(self.sweeps, first), self.alpha)
@@ -162,19 +172,20 @@ class MM(Module):
         mixture.belief = mixture.infer(mixture.inputs)
 
     def _chain(self) -> tuple[Array, Array]:
-        k = self.num_values
         if self.params is None:
+            k = self.settled(self.num_values)
             return jnp.full((1, k), 1.0 / k), jnp.full((1, k, k), 1.0 / k)
-        return tuple(jnp.asarray(self.params[n], jnp.float32)[None] for n in ("initial", "transition"))
+        initial, transition = (jnp.asarray(self.params[n], jnp.float32)[None] for n in ("initial", "transition"))
+        return initial, transition
 
     def _keep(self, chain: tuple[Array, Array], best: int) -> None:
         self.params = {n: np.asarray(a[best]) for n, a in zip(("initial", "transition"), chain, strict=True)}
 
     def _unary(self, inputs: Inputs) -> np.ndarray:
-        above, below = inputs[self.upstream[0]], from_below(self, inputs)
-        if above is None and below is None:
+        found = [m for m in (inputs[self.upstream[0]], from_below(self, inputs)) if m is not None]
+        if not found:
             raise GraphError(f"{self.name} received no message from any side; give at least one observation")
-        return sum(m for m in (above, below) if m is not None)
+        return sum(found[1:], found[0])
 
     def infer(self, inputs: Inputs) -> Belief:
         """Posterior marginals of the chain, and the cavity of each row."""
@@ -191,8 +202,8 @@ class MM(Module):
         In the manner of the original, one step from the responsibilities of the row before, without smoothing.
         """
         if self.messages == "serket":
-            before, _ = normalised(inputs[self.upstream[0]])
-            ahead = before[:-1] @ self.params["transition"]
+            before, _ = normalised(from_above(self, inputs))
+            ahead = before[:-1] @ self.settled(self.params)["transition"]
             return log(np.concatenate([np.full_like(ahead[:1], 1.0 / ahead.shape[1]), ahead]))
         if other in self.upstream:
             below = from_below(self, inputs)

@@ -23,7 +23,19 @@ import numpyro.distributions as dist
 from jax import Array
 
 from vmix.checks import check_positive_int
-from vmix.compose.module import CLASSES, CODES, VALUES, Belief, Inputs, Module, from_below, log, normalised
+from vmix.compose.module import (
+    CLASSES,
+    CODES,
+    VALUES,
+    Belief,
+    Inputs,
+    Module,
+    from_above,
+    from_below,
+    log,
+    normalised,
+    potentials_for,
+)
 from vmix.compose.program_module import log_evidence
 from vmix.engine import Data, Schedule, Start
 from vmix.inference import EM
@@ -125,7 +137,7 @@ class GMM(Module):
 
     def learn(self, inputs: Inputs, seed: int) -> None:
         """EM on the codes, with what came from below as a factor."""
-        data = self.take(inputs[self.upstream[0]])
+        data = self.take(from_above(self, inputs))
         below = from_below(self, inputs)
         starts, first = self.starts(data, 0 if below is not None else self.restarts, seed)
         message = jnp.zeros(starts.shape[1:]) if below is None else jnp.asarray(below, jnp.float32)
@@ -171,21 +183,23 @@ class GMM(Module):
         else:
             evidence = self._evidence(codes)
         # a shared class has its prior below; until that is heard of, all classes are alike
-        prior = -np.log(self.num_components) if below is None and "w" not in self.params else below
+        prior = -np.log(self.num_components) if below is None and "w" not in self.settled(self.params) else below
         value, total = normalised(evidence if prior is None else evidence + prior)
         return Belief(value, evidence, float(total.mean()))
 
     def _evidence(self, codes: np.ndarray) -> np.ndarray:
         """log w_k N(z_n | k), without w where the class is shared, in the codes' own units, nats, shape (N, K)."""
-        frame = {n: self.params[n] for n in ("centre", "spread")}
+        params = self.settled(self.params)
+        frame = {n: params[n] for n in ("centre", "spread")}
         z = jnp.asarray((np.asarray(codes, np.float32) - frame["centre"]) / frame["spread"])
-        globals_ = {n: jnp.asarray(v) for n, v in self.params.items() if n not in frame}
+        globals_ = {n: jnp.asarray(v) for n, v in params.items() if n not in frame}
         found = np.asarray(_LOOK(self.plan_of(z.shape[1]), globals_, {}, (z,)), np.float64)
-        uniform = 0.0 if "w" in self.params else np.log(self.num_components)
+        uniform = 0.0 if "w" in params else np.log(self.num_components)
         return found + uniform - np.log(frame["spread"].astype(np.float64)).sum()
 
     def _log_weights(self) -> np.ndarray:
-        return log(self.params["w"]) if "w" in self.params else np.zeros(self.num_components)
+        params = self.settled(self.params)
+        return log(params["w"]) if "w" in params else np.zeros(self.num_components)
 
     def send(self, belief: Belief, inputs: Inputs, other: Module) -> np.ndarray:
         """To a module upstream the mean of each row's class, sum_k r_nk mu_k; downstream log potentials of the class.
@@ -194,12 +208,12 @@ class GMM(Module):
         they are the log responsibilities, which have it in them once more.
         """
         if other in self.upstream:
-            means = self.params["centre"] + self.params["spread"] * self.params["loc"]
+            params = self.settled(self.params)
+            means = params["centre"] + params["spread"] * params["loc"]
             return (belief.value @ means).astype(np.float32)
         if self.messages == "serket":
             return log(belief.value)
-        below = from_below(self, inputs, but=other)
-        return belief.evidence if below is None else belief.evidence + below
+        return potentials_for(self, belief, inputs, other)
 
     def plan_of(self, width: int) -> Plan:
         """The plan for codes of `width` columns."""

@@ -11,12 +11,13 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
 from vmix.checks import as_data, check_seed
 
+Value = TypeVar("Value")
 VALUES, CODES, CLASSES = "values", "codes", "classes"
 _COUNTER = itertools.count()
 
@@ -134,15 +135,15 @@ class Module:
         self.inputs = self.receive()
         self.learn(self.inputs, seed)
         self.belief = self.infer(self.inputs)
-        self._record(time.perf_counter() - began)
+        self._record(self.belief, time.perf_counter() - began)
 
-    def _record(self, seconds: float) -> None:
-        self.history["objective"].append(float(self.belief.objective))
+    def _record(self, belief: Belief, seconds: float) -> None:
+        self.history["objective"].append(float(belief.objective))
         self.history["seconds"].append(seconds)
         if self.category is not None and self.sends == CLASSES:
             from vmix.metrics import accuracy
 
-            self.history["accuracy"].append(accuracy(self.category, self.belief.value.argmax(1)))
+            self.history["accuracy"].append(accuracy(self.category, belief.value.argmax(1)))
 
     def receive(self) -> dict[Module, np.ndarray | None]:
         """One message from each neighbour; None from those below that were never updated."""
@@ -179,9 +180,18 @@ class Module:
         Raises:
             GraphError: before the first update.
         """
-        if self.belief is None:
+        belief = self.settled(self.belief)
+        return belief.value.argmax(1) if self.sends == CLASSES else belief.value
+
+    def settled(self, found: Value | None) -> Value:
+        """What exists from the first update on: `belief`, `params`, and what a subclass keeps.
+
+        Raises:
+            GraphError: before the first update.
+        """
+        if found is None:
             raise GraphError(f"{self.name} was never updated; call update() or fit the network first")
-        return self.belief.value.argmax(1) if self.sends == CLASSES else self.belief.value
+        return found
 
     def settings(self) -> dict[str, Any]:
         """The options to make this module again, JSON-able."""
@@ -201,7 +211,7 @@ class Observation(Module):
     def __init__(self, x: Any, *, name: str | None = None) -> None:
         super().__init__(name=name)
         self.x = as_data(x, name="x")
-        self.belief = Belief(self.x, None, 0.0)
+        self.belief: Belief = Belief(self.x, None, 0.0)
 
     def connect(self, *upstream: Module) -> None:
         """Refuse: nothing is upstream of data.
@@ -240,8 +250,34 @@ def num_rows(module: Module) -> int | None:
 
 def from_below(module: Module, inputs: Inputs, *, but: Module | None = None) -> np.ndarray | None:
     """The sum of the log potentials that others than `but` sent from below; None without any."""
-    found = [inputs[m] for m in module.downstream if m is not but and inputs.get(m) is not None]
+    sent = (inputs.get(m) for m in module.downstream if m is not but)
+    found = [message for message in sent if message is not None]
     return sum(found[1:], found[0]) if found else None
+
+
+def from_above(module: Module, inputs: Inputs) -> np.ndarray:
+    """The message of the one module upstream.
+
+    Raises:
+        GraphError: if it sent none.
+    """
+    above = module.upstream[0]
+    found = inputs[above]
+    if found is None:
+        raise GraphError(f"{module.name} received no message from {above.name}; update it, or give its data")
+    return found
+
+
+def potentials_for(module: Module, belief: Belief, inputs: Inputs, other: Module) -> np.ndarray:
+    """Log potentials of a module's class, all that is known but what `other` itself said, nats, shape (N, K).
+
+    Raises:
+        GraphError: of a module without classes.
+    """
+    if belief.evidence is None:
+        raise GraphError(f"{module.name} has no classes to tell {other.name} of")
+    below = from_below(module, inputs, but=other)
+    return belief.evidence if below is None else belief.evidence + below
 
 
 def normalised(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

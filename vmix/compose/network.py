@@ -97,20 +97,24 @@ class Network:
                 for i, module in enumerate(learners):
                     module.update(seed=seed + self.rounds)
                     done = r * len(learners) + i + 1
-                    bar.update(done, module.belief.objective, f"nats per datum, {module.name}, round {r + 1}")
+                    objective = module.settled(module.belief).objective
+                    bar.update(done, objective, f"nats per datum, {module.name}, round {r + 1}")
                 self.rounds += 1
                 if folder is not None:
                     from vmix.compose.recording import write_round
 
                     write_round(self, Path(folder), self.rounds)
-                if before is not None and all(_is_still(a, b) for a, b in zip(before, self._state(), strict=True)):
+                after = self._state()
+                if before is None or after is None:
+                    continue
+                if all(_is_still(a, b) for a, b in zip(before, after, strict=True)):
                     break
 
     def _state(self) -> list[tuple[float, np.ndarray]] | None:
         """Objectives and beliefs, of which all messages are functions."""
-        if any(m.belief is None for m in self.learners):
-            return None
-        return [(m.belief.objective, m.belief.value) for m in self.learners]
+        beliefs = [m.belief for m in self.learners]
+        known = [(belief.objective, belief.value) for belief in beliefs if belief is not None]
+        return known if len(known) == len(beliefs) else None
 
     def recognise(self, *data: Any, rounds: int = 2) -> dict[str, Belief]:
         """What the modules think of new data, parameters fixed.
@@ -158,7 +162,7 @@ class Network:
 
         def receive(module: Module) -> dict[Module, np.ndarray | None]:
             neighbours = [*module.upstream, *module.downstream]
-            return {n: None if beliefs[n] is None else n.send(beliefs[n], inputs[n], module) for n in neighbours}
+            return {n: None if (b := beliefs[n]) is None else n.send(b, inputs[n], module) for n in neighbours}
 
         for _ in range(rounds):
             for module in [*self.learners, *reversed(self.learners)]:

@@ -21,6 +21,7 @@ from vmix.compose.module import (
     from_below,
     log,
     normalised,
+    potentials_for,
 )
 from vmix.compose.stepping import Stepper
 from vmix.engine import Data, Engine, Start
@@ -94,7 +95,8 @@ class ProgramModule(Module):
     def _evidence(self, inputs: Inputs) -> np.ndarray:
         """log p(c = k) p(data | c = k), shape (N, K)."""
         arrays = tuple(jnp.asarray(inputs[m]) for m in self.upstream)
-        return np.asarray(self._look(self._start.globals, self._start.params, arrays), np.float64)
+        start = self.settled(self._start)
+        return np.asarray(self._look(start.globals, start.params, arrays), np.float64)
 
     def send(self, belief: Belief, inputs: Inputs, other: Module) -> np.ndarray:
         """Log potentials of the shared site: all that is known of it but what `other` itself said.
@@ -106,12 +108,11 @@ class ProgramModule(Module):
             raise GraphError(f"{self.name} sends nothing upstream; a GMM sends means to a VAE")
         if self.messages == "serket":
             return log(belief.value)
-        below = from_below(self, inputs, but=other)
-        return belief.evidence if below is None else belief.evidence + below
+        return potentials_for(self, belief, inputs, other)
 
     @cached_property
     def _look(self) -> Any:
-        plan = self._stepper.plan
+        plan = self.settled(self._stepper).plan
         return jax.jit(lambda globals_, params, args: log_evidence(plan, globals_, params, args))
 
 

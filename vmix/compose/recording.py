@@ -47,7 +47,7 @@ def write_round(network: Network, folder: Path, number: int) -> None:
 
 
 def _write_belief(module: Module, folder: Path) -> None:
-    value = module.belief.value
+    value = module.settled(module.belief).value
     if module.sends != CLASSES:
         np.savetxt(folder / "z_learn.txt", value, fmt=f"%.{_DIGITS}g")
         return
@@ -70,7 +70,7 @@ def _write_pictures(network: Network, module: Module, home: Path, number: int) -
     if module.sends == CLASSES:
         return
     groups = _groups(network)
-    points = plots.pca_2d(module.belief.value)[: len(groups)]
+    points = plots.pca_2d(module.settled(module.belief).value)[: len(groups)]
     title = f"{module.name}: codes after round {number}" + (", before any message" if number == 1 else "")
     picture = plots.png(lambda ax: plots.latent_scatter(ax, points, groups, title), size=(6, 5.5))
     (home / f"z_round{number:02d}.png").write_bytes(picture)
@@ -81,8 +81,8 @@ def _groups(network: Network) -> np.ndarray:
     given = [m.category for m in network.learners if m.category is not None]
     if given:
         return given[0]
-    classes = [m for m in network.learners if m.sends == CLASSES and m.belief is not None]
-    return classes[-1].belief.value.argmax(1) if classes else np.zeros(len(network.observations[0].x), int)
+    classes = [m.belief for m in network.learners if m.sends == CLASSES and m.belief is not None]
+    return classes[-1].value.argmax(1) if classes else np.zeros(len(network.observations[0].x), int)
 
 
 def _matrix(ax: Axes, matrix: np.ndarray, title: str) -> None:

@@ -34,9 +34,9 @@ def save_network(network: Network, folder: Any) -> None:
         if kind not in KINDS and not isinstance(module, Observation):
             raise GraphError(f"{module.name} is a {kind}, whose program cannot be saved; save its `params` yourself")
         settings = {"name": module.name} if isinstance(module, Observation) else module.settings()
-        record = {"kind": kind, "settings": settings, "upstream": [names[m] for m in module.upstream]}
+        record: dict[str, Any] = {"kind": kind, "settings": settings, "upstream": [names[m] for m in module.upstream]}
         record["history"] = module.history
-        record["width"] = int(module.x.shape[1]) if isinstance(module, Observation) else getattr(module, "_width", 0)
+        record["width"] = _width(module)
         modules.append(record)
     tree = {m.name: jax.tree.map(np.asarray, m.params) for m in network.learners}
     config = {"network": modules, "messages": network.messages, "rounds": network.rounds}
@@ -70,11 +70,18 @@ def load(folder: Any) -> Network:
     return network
 
 
+def _width(module: Module) -> int:
+    if isinstance(module, Observation):
+        return int(module.x.shape[1])
+    return module._width if isinstance(module, VAE) else 0
+
+
 def _made(record: dict[str, Any]) -> Module:
     settings = dict(record["settings"])
     if record["kind"] == "Observation":
         return Observation(np.zeros((1, record["width"]), np.float32), name=settings["name"])
     first = [settings.pop(n) for n in list(settings) if n in _POSITIONAL and record["kind"] != "MM"]
     module = KINDS[record["kind"]](*first, **settings)
-    module._width = record["width"]
+    if isinstance(module, VAE):
+        module._width = record["width"]
     return module

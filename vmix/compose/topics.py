@@ -26,7 +26,18 @@ from jax import Array
 
 from vmix.checks import check_counts, check_positive_int
 from vmix.compose.mixture import ENGINE, GMM, Climb, betas, together
-from vmix.compose.module import CLASSES, VALUES, Belief, GraphError, Inputs, Module, Observation, from_below
+from vmix.compose.module import (
+    CLASSES,
+    VALUES,
+    Belief,
+    GraphError,
+    Inputs,
+    Module,
+    Observation,
+    from_above,
+    from_below,
+    potentials_for,
+)
 from vmix.engine import Data
 from vmix.inference import EM
 from vmix.numerics import safe_log
@@ -238,7 +249,7 @@ class MLDA(Module):
         self._keep(topics, int(np.argmax(objective)))
 
     def _learn_together(self, mixture: GMM, seen: Seen, seed: int) -> None:
-        data = mixture.take(mixture.inputs[mixture.upstream[0]])
+        data = mixture.take(from_above(mixture, mixture.inputs))
         starts, first = mixture.starts(data, self.restarts, seed)
         plan, place = mixture.plan_of(data.args[0].shape[1]), self.upstream.index(mixture)
         if mixture.num_components != self.num_components:
@@ -288,22 +299,21 @@ class MLDA(Module):
         if not seen.counts and not seen.classes:
             rows = seen.below.shape[0] if seen.below.ndim else 1
             seen.counts[-1] = jnp.zeros((rows, 1))
-        topics = self._topics()
+        topics = self.settled(self._topics())
         tables = topics.tables | {-1: jnp.ones((1, self.num_components, 1))}
         found = jax.tree.map(np.asarray, _SAID(topics._replace(tables=tables), seen, jnp.ones(1), self._powers()))
         details = {f"cavity{m}": a[0] for m, a in found.cavities.items()}
-        evidence = found.evidence[0] + np.log(self.params["weights"])
+        evidence = found.evidence[0] + np.log(self.settled(self.params)["weights"])
         return Belief(found.shares[0], evidence, float(found.total.mean()), details)
 
     def send(self, belief: Belief, inputs: Inputs, other: Module) -> np.ndarray:
         """To classes upstream their cavity, to counts upstream their expected shares; below, the class's evidence."""
         if other not in self.upstream:
-            below = from_below(self, inputs, but=other)
-            return belief.evidence if below is None else belief.evidence + below
+            return potentials_for(self, belief, inputs, other)
         m = self.upstream.index(other)
         if f"cavity{m}" in belief.details and self.messages == "cavity":
             return belief.details[f"cavity{m}"]
-        shares = belief.value @ self.params[f"phi{m}"]
+        shares = belief.value @ self.settled(self.params)[f"phi{m}"]
         return np.log(shares) if other.sends == CLASSES else shares
 
 
