@@ -23,7 +23,7 @@ from jax import Array
 
 from vmix.engine import Data, Info, Partial, Schedule, Start, check_options, sum_over_blocks
 from vmix.free_energy import Evaluation, evaluate
-from vmix.log_joint import Batch, Expected, gather
+from vmix.log_joint import Batch, Expected, gather, has_row_priors
 from vmix.plan import Plan
 from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK, ProgramError
 from vmix.streaming import refuse_streaming
@@ -108,6 +108,9 @@ class EM:
 
     def _refuse_dense(self, plan: Plan, what: str, way_out: str) -> None:
         """Refuse globals whose likelihood needs all the data at every update."""
+        if plan.names(DISCRETE) and has_row_priors(plan):
+            name = plan.names(DISCRETE)[0]
+            raise ProgramError(f"EM {what}: the probabilities of site {name!r} differ from datum to datum; {way_out}")
         for name in plan.globals:
             local = [child for child in plan.sites[name].children if plan.sites[child].is_local]
             dense = [child for child in local if child not in plan.frames and plan.sites[child].role != DISCRETE]

@@ -28,7 +28,7 @@ from vmix.engine import Data, Info, Partial, Schedule, Start, check_options
 from vmix.enumeration import LocalTerms
 from vmix.free_energy import evaluate
 from vmix.inference.latent_moves import LatentMove, move_latents
-from vmix.log_joint import Batch, Expected, batch_terms, gather, guide_factors, state_log_weights
+from vmix.log_joint import Batch, Expected, batch_terms, gather, guide_factors, has_row_priors, state_log_weights
 from vmix.plan import Plan
 from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK
 from vmix.streaming import refuse_streaming
@@ -173,6 +173,9 @@ class Gibbs:
         """
         if plan.params or plan.latents or plan.per_datum:
             raise refuse_streaming(self, "it has latents or networks", "use SVI(batch_size=...)")
+        if plan.names(DISCRETE) and has_row_priors(plan):
+            why = f"the probabilities of site {plan.names(DISCRETE)[0]!r} differ from datum to datum"
+            raise refuse_streaming(self, why, "load the data into memory")
         for name, site in plan.sites.items():
             if site.is_local and site.role != DISCRETE and name not in plan.frames:
                 raise refuse_streaming(

@@ -30,7 +30,7 @@ from jax import Array
 
 from vmix.checks import first_rows
 from vmix.networks import check_pixels, decode, encode, usual_widths
-from vmix.priors import check_documents, longest_document, scale_counts, settle
+from vmix.priors import check_documents, longest_document, scale_counts, settle, settled
 from vmix.starting import Recipe
 
 
@@ -119,7 +119,7 @@ class VAEGMMMLDA:
             else:
                 p_z = dist.MultivariateNormal(loc[c], precision_matrix=tau[c])
             z = numpyro.sample("z", _where(seen, p_z))
-            p_x = decode(z, hidden=self.hidden, data_dim=x.shape[1], pixels=self.pixels)
+            p_x = decode(z, hidden=settled(self.hidden, "hidden"), data_dim=x.shape[1], pixels=self.pixels)
             numpyro.sample("x", _where(seen, p_x), obs=x)
             words = dist.MultinomialProbs(phi[c], tokens.sum(-1).astype(int), total_count_max=self.max_tokens)
             numpyro.sample("y", words, obs=tokens)
@@ -127,7 +127,7 @@ class VAEGMMMLDA:
     def guide(self, x: Array, y: Array, seen: Array | None = None) -> None:
         """The encoder."""
         with numpyro.plate("data", x.shape[0]):
-            loc, scale = encode(x, hidden=self.hidden, latent_dim=self.latent_dim)
+            loc, scale = encode(x, hidden=settled(self.hidden, "hidden"), latent_dim=self.latent_dim)
             numpyro.sample("z", _where(seen, dist.Normal(loc, scale).to_event(1)))
 
 

@@ -113,6 +113,15 @@ def batch_terms(plan: Plan, globals_: Mapping, params: Mapping, batch: Batch) ->
     return _terms(plan, locals_, batch), _global_log_prob(plan, sites, plan.global_terms)
 
 
+def has_row_priors(plan: Plan) -> bool:
+    """Whether the discrete sites' log p(c) differs from datum to datum, so that sums over data do not hold it."""
+    rows = plan.template[0].shape[0]
+    latents = {name: jnp.zeros((rows, *plan.sites[name].shape[1:])) for name in plan.latents}
+    batch = Batch(plan.template, latents, {}, None)
+    shapes = jax.eval_shape(lambda g, p: batch_terms(plan, g, p, batch)[0].log_prior, plan.initial, plan.params)
+    return shapes.shape[0] > 1
+
+
 def state_log_weights(plan: Plan, terms: LocalTerms, batch: Batch, *, beta: Array | float = 1.0) -> Array:
     """log p(c = k) + beta log p(children | c = k) + messages, impossible against a label; shape (cells, K).
 

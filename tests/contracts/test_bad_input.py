@@ -330,6 +330,19 @@ def test_engine_options_out_of_range_are_refused_by_name(build, match):
         build()
 
 
+def weights_of_each_row(x):
+    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    loc = numpyro.sample("loc", dist.Normal(0.0, 5.0).expand([2, 2]).to_event(2))
+    with numpyro.plate("data", x.shape[0]):
+        c = numpyro.sample("c", dist.Categorical(logits=x[:, :1] * slope))
+        numpyro.sample("x", dist.Normal(loc[c], 1.0).to_event(1), obs=x)
+
+
+def test_weights_that_differ_from_row_to_row_are_refused_in_minibatches():
+    match = "EM cannot take minibatches: the probabilities of site 'c' differ from datum to datum; use EM"
+    refuse(weights_of_each_row, X, engine=EM(num_sweeps=3, batch_size=10), match=match, error=ProgramError)
+
+
 @pytest.fixture(scope="module")
 def fitted():
     data = np.c_[X, np.ones(len(X), np.float32)]
