@@ -21,7 +21,15 @@ from benchmarks._serket_joint import JOINT, fit_joint
 from vmix.compose import GMM, MLDA, MM, VAE, Network, Observation
 from vmix.metrics import nmi
 
-CASES = (*JOINT, "vae_gmm/modules", "vae_gmm_mm/modules", "vae_gmm_mlda/modules", "vae_gmm_mlda_mm/modules", *HELD_OUT)
+CASES = (
+    *JOINT,
+    "vae_gmm/modules",
+    "vae_gmm_mm/modules",
+    "vae_gmm_mlda/modules",
+    "vae_gmm_mlda_mm/modules",
+    "vae_gmm_mm/serket_messages",
+    *HELD_OUT,
+)
 ROUNDS = 5
 VAE_OPTIONS = {"latent_dim": 18, "epochs": 200, "batch_size": 500}
 NUM_CLASSES = 10
@@ -82,7 +90,7 @@ def build(name: str, data: Pairs, epochs: int) -> Network:
         mm = MM(category=data.labels)
         mm.connect(last)
         last = mm
-    return Network(last)
+    return Network(last, messages="serket" if name.endswith("serket_messages") else "cavity")
 
 
 def measure(network: Network, labels: np.ndarray) -> dict[str, float]:
