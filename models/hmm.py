@@ -63,9 +63,14 @@ class HMM:
         if self.stickiness < 0:
             raise ValueError(f"stickiness must be at least 0, found {self.stickiness!r}")
 
+    @property
+    def sequence_dims(self) -> int:
+        """Dimensions of x."""
+        return 2 if self.emission == "categorical" else 3
+
     def check_data(self, x: Array, mask: Array | None = None) -> None:
         """Check the sequences, and their values against the emission."""
-        check_sequences(x, mask, num_dims=2 if self.emission == "categorical" else 3)
+        check_sequences(x, mask, num_dims=self.sequence_dims)
         if self.emission == "categorical":
             count_values(x, mask, self.num_values)
         elif self.emission == "poisson":

@@ -17,6 +17,7 @@ that of Johnson et al. (2016).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpyro
@@ -56,6 +57,8 @@ class HMMVAE:
     noise: float = 0.0
     starts: int = 16
 
+    sequence_dims: ClassVar[int] = 3  # dimensions of x
+
     def __post_init__(self) -> None:
         if self.covariance not in ("diagonal", "full"):
             raise ValueError(f'covariance must be "diagonal" or "full", found {self.covariance!r}')
@@ -73,7 +76,7 @@ class HMMVAE:
 
     def check_data(self, x: Array, mask: Array | None = None) -> None:
         """Check the sequences, and the data against the pixel likelihood."""
-        check_sequences(x, mask, num_dims=3)
+        check_sequences(x, mask, num_dims=self.sequence_dims)
         check_pixels(x.reshape(-1, x.shape[-1]), self.pixels)
 
     def with_data(self, x: Array, mask: Array | None = None) -> HMMVAE:

@@ -10,6 +10,7 @@ The mode of A is P(k' | k) = (N_kk' + a) / (sum_k' N_kk' + K a), with N the coun
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -54,13 +55,15 @@ class MarkovModel:
     num_values: int | None = None
     alpha: float = 1.0
 
+    sequence_dims: ClassVar[int] = 2  # dimensions of x
+
     def __post_init__(self) -> None:
         if self.alpha < 0:
             raise ValueError(f"alpha must be at least 0, found {self.alpha!r}; 0 takes the plain frequencies")
 
     def check_data(self, x: Array, mask: Array | None = None) -> None:
         """Check the sequences and their values."""
-        check_sequences(x, mask, num_dims=2)
+        check_sequences(x, mask, num_dims=self.sequence_dims)
         count_values(x, mask, self.num_values)
 
     def with_data(self, x: Array, mask: Array | None = None) -> MarkovModel:

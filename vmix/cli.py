@@ -14,6 +14,7 @@ import inspect
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +33,7 @@ app = App(
 )
 
 EngineName = Literal["svi", "em", "gibbs"]
+StepsOption = int | Literal["all"] | None
 Pairs = Annotated[tuple[str, ...], Parameter(negative_iterable=(), show_default=False)]
 
 
@@ -46,6 +48,8 @@ class Source:
     "The column of a CSV file that holds the labels, by name or number."
     limit: int | None = None
     "Read this many rows at most."
+    steps: StepsOption = None
+    "For sequence models: each STEPS rows of the file are one sequence; all: the file is one sequence."
 
 
 @Parameter(name="*")
@@ -95,7 +99,8 @@ def explain(model: str, /, *, engine: EngineName = "em", source: Source = Source
         choice: options of the model and of the engine.
     """
     program, method = _build(model, engine, choice)
-    print(vmix.explain(program, _load(source).images, engine=method))
+    images = _cut(_load(source).images, source.steps, program)
+    print(vmix.explain(program, images, engine=method))
 
 
 @app.command
@@ -126,8 +131,9 @@ def fit(
     prepare_folder(out, overwrite=overwrite)
     program, method = _build(model, engine, choice)
     dataset = _load(source)
-    result = vmix.fit(program, dataset.images, engine=method, seed=seed)
-    found = write_run(result, out, data=dataset.images, labels=_names(dataset), command=_command())
+    images = _cut(dataset.images, source.steps, program)
+    result = vmix.fit(program, images, engine=method, seed=seed)
+    found = write_run(result, out, data=images, labels=_names(dataset), command=_command(), steps=source.steps)
     _print_results(found, out / "report.html")
     if result.interrupted:
         _complain("interrupted: what was learnt until then is saved")
@@ -136,7 +142,15 @@ def fit(
 
 
 @app.command
-def predict(folder: Path, file: str, /, *, out: Path | None = None, label_column: str | None = None) -> None:
+def predict(
+    folder: Path,
+    file: str,
+    /,
+    *,
+    out: Path | None = None,
+    label_column: str | None = None,
+    steps: StepsOption = None,
+) -> None:
     """Write the most probable component of every row of FILE, as CSV.
 
     Args:
@@ -144,15 +158,19 @@ def predict(folder: Path, file: str, /, *, out: Path | None = None, label_column
         file: a data set's name or a file, with the columns that were fitted.
         out: the CSV file; printed when missing.
         label_column: the column of a CSV file to leave out.
+        steps: as for fit; what the run was fitted with when missing.
     """
     from vmix.runs import labels_csv
+    from vmix.steps import as_rows
 
     result = _reload(folder)
     if result.num_components is None:
         raise ValueError(
             f"{result.model_name} has no components to predict; vmix.load(...).transform gives its latents"
         )
-    text = labels_csv(result.predict(_load(Source(data=file, label_column=label_column)).images))
+    images = _load(Source(data=file, label_column=label_column)).images
+    shown = as_rows(result, _cut(images, _steps(steps, folder), result))
+    text = labels_csv(shown.fit.predict(shown.data))
     if out is None:
         print(text, end="")
     else:
@@ -165,18 +183,20 @@ def report(folder: Path, /, *, source: Source = Source(), out: Path | None = Non
 
     Args:
         folder: a run that `vmix fit` wrote.
-        source: which rows to show.
+        source: which rows to show; --steps is what the run was fitted with when missing.
         out: the HTML file; FOLDER/report.html when missing.
     """
     from vmix.plots import summarise
     from vmix.report import compute_metrics, write_report
+    from vmix.steps import as_rows
 
     result, dataset = _reload(folder), _load(source)
-    labels = _names(dataset)
-    summary = summarise(result, dataset.images)
-    found = compute_metrics(result, dataset.images, labels, predicted=summary.predicted)
+    images = _cut(dataset.images, _steps(source.steps, folder), result)
+    result, images, labels = as_rows(result, images, _names(dataset))
+    summary = summarise(result, images)
+    found = compute_metrics(result, images, labels, predicted=summary.predicted)
     path = out or folder / "report.html"
-    print(write_report(result, path, data=dataset.images, labels=labels, metrics=found, summary=summary))
+    print(write_report(result, path, data=images, labels=labels, metrics=found, summary=summary))
 
 
 @app.command
@@ -210,7 +230,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 2 or 130.
     """
-    words = sys.argv[1:] if arguments is None else list(arguments)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _run(sys.argv[1:] if arguments is None else list(arguments))
+
+
+def _run(words: list[str]) -> int:
+    """Run one command; its errors become lines and exit statuses."""
     try:
         status = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         return status if isinstance(status, int) else 0
@@ -227,12 +253,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _complain(message: str) -> None:
-    """One line on standard error, red on a terminal."""
+def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
+    """A warning as one line: the place in the code that raised it tells a user of the command line nothing."""
+    _complain(f"warning: {message}", style="yellow")
+
+
+def _complain(message: str, *, style: str = "red") -> None:
+    """One line on standard error, coloured on a terminal."""
     from rich.console import Console
     from rich.text import Text
 
-    line = Text("vmix: " + " ".join(message.split()), style="red")
+    line = Text("vmix: " + " ".join(message.split()), style=style)
     Console(stderr=True, highlight=False).print(line, soft_wrap=True)
 
 
@@ -318,6 +349,13 @@ def _load(source: Source) -> Any:
     return data.load(source.data, limit=source.limit, label=column)
 
 
+def _cut(images: Any, steps: StepsOption, wanting: Any) -> Any:
+    """The rows as the sequences that a model, or a fit, says it wants; as they are where there are no steps."""
+    from vmix.steps import to_sequences
+
+    return to_sequences(images, steps, sequence_dims=getattr(wanting, "sequence_dims", None))
+
+
 def _names(dataset: Any) -> Any:
     """Labels by their names where the data set has them, None without labels."""
     import numpy as np
@@ -335,6 +373,13 @@ def _reload(folder: Path) -> Any:
     if not is_run(folder):
         raise ValueError(f"{str(folder)!r} is no vmix run (no config.json of one); expected the --out of a `vmix fit`")
     return vmix.load(folder / "checkpoint")
+
+
+def _steps(given: StepsOption, folder: Path) -> StepsOption:
+    """The steps asked for, or those that the run was fitted with."""
+    from vmix.runs import remembered_steps
+
+    return remembered_steps(folder) if given is None else given
 
 
 def _benchmarks() -> dict[str, Path]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vmix.steps import as_rows
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -135,16 +137,8 @@ def latent_scatter(ax: Axes, z2: np.ndarray, groups: np.ndarray, title: str) -> 
     for index, group in enumerate(np.unique(groups)):
         points = z2[groups == group]
         marker = MARKERS[index // len(COLOURS) % len(MARKERS)]
-        ax.scatter(
-            points[:, 0],
-            points[:, 1],
-            s=7,
-            color=colour(index),
-            marker=marker,
-            alpha=0.6,
-            linewidths=0,
-            rasterized=True,
-        )
+        look: dict[str, Any] = {"color": colour(index), "marker": marker, "s": 7, "alpha": 0.6, "linewidths": 0}
+        ax.scatter(points[:, 0], points[:, 1], rasterized=True, **look)
         box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colour(index), "alpha": 0.85}
         x, y = np.median(points, axis=0)
         ax.text(x, y, str(group), fontsize=8, ha="center", bbox=box, parse_math=False)
@@ -224,7 +218,7 @@ class Summary(NamedTuple):
     """What every page and picture of one fit on one data set is drawn from.
 
     Attributes:
-        predicted: most probable component of every row, shape (N,); None where the model has no components.
+        predicted: most probable component of every row (every step), shape (N,); None without components.
         certainty: probability of that component, shape (N,); None likewise.
         latent: encoder's latent of every row, shape (N, latent_dim); None where there is none.
         rows: the rows that scatters show, evenly spaced, shape (min(N, 2000),).
@@ -243,11 +237,12 @@ def summarise(fit: Fit, data: np.ndarray) -> Summary:
 
     Args:
         fit: a fitted model.
-        data: rows, shape (N, D).
+        data: rows, shape (N, D); sequences count as their steps.
 
     Returns:
         The `Summary` of the fit on these rows.
     """
+    fit, data, _ = as_rows(fit, data)
     predicted = certainty = None
     if fit.num_components is not None:
         probs = np.asarray(fit.predict_proba(data))
@@ -359,18 +354,20 @@ def picture(rows: np.ndarray, caption: str, *, like: np.ndarray, columns: int) -
     """Turn rows into pixels where they are square images, and into a drawing of lines where they are not.
 
     Args:
-        rows: what to draw, shape (n, D).
+        rows: what to draw, shape (n, D); or sequences of single values, shape (n, T), where D = 1.
         caption: the line above it.
-        like: data whose smallest and largest value are black and white, any shape.
+        like: data of D columns whose smallest and largest value are black and white.
         columns: images in a row of the grid.
 
     Returns:
         A PNG as a data URI, clear between the images; of images over 40 pixels wide every second, third ... pixel.
     """
     rows = np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)
-    shape = image_shape(rows.shape[-1])
+    width = int(np.size(like[0]))
+    shape = image_shape(width)
     if shape is None:
-        drawing = png(lambda ax: image_grid(ax, rows, None), size=(5, 2.4))
+        axis = "feature" if rows.shape[-1] == width else "step"
+        drawing = png(lambda ax: _lines(ax, rows, COLOURS[0], axis=axis), size=(5, 2.4))
         return Picture(_data_uri(drawing), "drawing", caption)
     from PIL import Image
 
@@ -390,8 +387,8 @@ def _data_uri(image: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(image).decode("ascii")
 
 
-def _lines(ax: Axes, rows: np.ndarray, ink: str) -> None:
+def _lines(ax: Axes, rows: np.ndarray, ink: str, *, axis: str = "feature") -> None:
     """Draw each row over its features; dots as well where there are few."""
     marker = "o" if rows.shape[-1] <= 20 else None
     ax.plot(np.arange(rows.shape[-1]), rows.T, color=ink, alpha=0.5, linewidth=0.8, marker=marker, markersize=3)
-    ax.set_xlabel("feature")
+    ax.set_xlabel(axis)

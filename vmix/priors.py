@@ -106,10 +106,11 @@ def check_sequences(x: Any, mask: Any = None, *, num_dims: int) -> None:
     """
     wanted = "(N, T)" if num_dims == 2 else "(N, T, D)"
     if x.ndim != num_dims:
+        one = "One sequence: x[None] (command line: --steps all, or --steps T if T rows each are a sequence). "
         raise ValueError(
-            f"x must have shape {wanted}: N sequences of T steps; found {tuple(x.shape)}. One sequence: "
-            "x[None]. Sequences of different lengths: pad them to the longest and give a mask of shape (N, T), 1 where "
-            "a step exists"
+            f"x must have shape {wanted}: N sequences of T steps; found {tuple(x.shape)}. "
+            f"{one if x.ndim == num_dims - 1 else ''}Sequences of different lengths: pad them to the longest and give "
+            "a mask of shape (N, T), 1 where a step exists"
         )
     if mask is None:
         return

@@ -19,6 +19,7 @@ import numpy as np
 from markupsafe import Markup
 
 from vmix import plots
+from vmix.steps import as_rows, describe_rows, reconstruct_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -47,8 +48,8 @@ def compute_metrics(
 
     Args:
         fit: a fitted model.
-        data: rows, shape (N, D).
-        labels: true labels, shape (N,), or None.
+        data: rows, shape (N, D), or sequences, shape (N, T, D) or (N, T), which count as their steps.
+        labels: true labels, shape (N,) (of steps, (N T,) or (N, T)), or None.
         predicted: components, shape (N,), where they are at hand.
 
     Returns:
@@ -57,6 +58,7 @@ def compute_metrics(
     """
     from vmix import metrics
 
+    fit, data, labels = as_rows(fit, data, labels)
     found: dict[str, float] = {}
     if labels is not None and fit.num_components is not None:
         predicted = fit.predict(data) if predicted is None else predicted
@@ -80,8 +82,8 @@ def write_report(
     Args:
         fit: a fitted model.
         path: the HTML file; its folder is made where it is missing, an older file is replaced at the end.
-        data: rows to show, shape (N, D).
-        labels: true labels, shape (N,), or None.
+        data: rows to show, shape (N, D), or sequences, as for `compute_metrics`.
+        labels: true labels, as there.
         metrics: name to number, as `compute_metrics` returns.
         summary: what `summarise` returned for the same data; computed here when None.
 
@@ -91,7 +93,7 @@ def write_report(
     Raises:
         ValueError: when there are not as many labels as rows.
     """
-    labels = None if labels is None else np.asarray(labels)
+    fit, data, labels = as_rows(fit, data, labels)
     if labels is not None and len(labels) != len(data):
         raise ValueError(f"labels has {len(labels)} entries; data has {len(data)} rows: give one label a row, or None")
     summary = summary or plots.summarise(fit, data)
@@ -131,7 +133,7 @@ def _context(
     components = _components(fit, data, labels, summary)
     return {
         "title": f"{fit.model_name}, fitted with {fit.engine_name}",
-        "subtitle": f"{len(data):,} rows of {np.size(data[0])} columns, seed {fit.seed}",
+        "subtitle": f"{describe_rows(fit, data)}, seed {fit.seed}",
         "tiles": [(name, value, EXPLANATIONS.get(name, "")) for name, value in metrics.items()],
         "plan_text": str(fit.plan),
         "plan_html": Markup(fit.plan._repr_html_()) if hasattr(fit.plan, "_repr_html_") else None,
@@ -265,8 +267,9 @@ def _reconstructions(fit: Fit, data: np.ndarray, summary: plots.Summary) -> plot
     """Evenly spaced rows above their reconstructions."""
     if not fit.has_latent:
         return None
-    x = np.asarray(data[_thin(summary.rows, 10)])
-    both = np.concatenate([x, np.asarray(fit.reconstruct(x))])
+    rows = _thin(summary.rows, 10)
+    x = np.asarray(data[rows])
+    both = np.concatenate([x, reconstruct_rows(fit, data, rows)])
     return plots.picture(both, "Data above, what the decoder makes of their latents below.", like=x, columns=len(x))
 
 

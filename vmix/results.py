@@ -127,6 +127,12 @@ class Fit:
         """Whether there is a continuous latent with an encoder."""
         return bool(self._plan.latents)
 
+    @property
+    def sequence_dims(self) -> int | None:
+        """Dimensions of data that are sequences, 3 for (N, T, D) or 2 for (N, T); None where data are rows."""
+        chains = [site for site in self._plan.sites.values() if site.num_steps is not None]
+        return self._plan.template[0].ndim if chains else None
+
     def predict(self, *data: ArrayLike) -> np.ndarray:
         """Most probable component of each datum, shape (N,), int; of each step, (N, T), where there are steps."""
         return self.predict_proba(*data).argmax(-1)

@@ -1,7 +1,7 @@
 """A run's folder: configuration, metrics, labels, latents, checkpoint, plots and the report of one fit.
 
 ```
-config.json   what was fitted and how: model, engine, seed, settings, versions, command
+config.json   what was fitted and how: model, engine, seed, settings, versions, command, steps
 metrics.json  accuracy (one-to-one), nmi, ari, completeness where there are labels; elbo and seconds always
 labels.csv    row,component: the most probable component of every row, for models that have components
 latents.npy   the encoder's latent of every row, float32 (N, latent_dim), for models that have one
@@ -9,6 +9,8 @@ checkpoint/   what `vmix.load` reads
 plots/        PNG files
 report.html   one self-contained page
 ```
+
+A row is a datum; where data are sequences, it is a step: step t of sequence n, of T steps each, is row n T + t.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import numpy as np
 
 from vmix import plots
 from vmix.report import compute_metrics, write_report
+from vmix.steps import Steps, as_rows, reconstruct_rows
 
 if TYPE_CHECKING:
     from vmix.results import Fit
@@ -72,6 +75,11 @@ def is_run(folder: str | os.PathLike[str]) -> bool:
     return isinstance(config, dict) and str(config.get("format", "")).startswith("vmix run")
 
 
+def remembered_steps(folder: str | os.PathLike[str]) -> Steps | None:
+    """Return the steps that the rows of the fitted file were cut into, as `write_run` was told."""
+    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("steps")
+
+
 def write_run(
     fit: Fit,
     folder: str | os.PathLike[str],
@@ -79,23 +87,26 @@ def write_run(
     data: np.ndarray,
     labels: np.ndarray | None = None,
     command: str | None = None,
+    steps: Steps | None = None,
 ) -> dict[str, float | None]:
     """Write everything about a fit; the checkpoint comes first, so that no later failure loses what was learnt.
 
     Args:
         fit: a fitted model.
         folder: as `prepare_folder` returned it; the files of an earlier run in it are replaced.
-        data: the rows that were fitted, shape (N, D).
-        labels: true labels, shape (N,), or None; used for metrics and colours only.
+        data: what was fitted: rows, shape (N, D), or sequences.
+        labels: true labels of the rows (of the steps), shape (N,), or None; used for metrics and colours only.
         command: the line that made the run, for the record.
+        steps: what the rows of the file were cut into, for `remembered_steps`; None where they were not.
 
     Returns:
         The metrics, as in metrics.json: shares in [0, 1], `elbo` in nats per datum; None for a number not finite.
     """
     folder = Path(folder)
     _clear(folder)
-    _write_json(folder / "config.json", _config(fit, command))
+    _write_json(folder / "config.json", _config(fit, command, steps))
     fit.save(folder / "checkpoint")
+    fit, data, labels = as_rows(fit, data, labels)
     summary = plots.summarise(fit, data)
     metrics = compute_metrics(fit, data, labels, predicted=summary.predicted)
     _write_json(folder / "metrics.json", metrics)
@@ -136,11 +147,11 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(folder / "plots", ignore_errors=True)
 
 
-def _config(fit: Fit, command: str | None) -> dict[str, Any]:
+def _config(fit: Fit, command: str | None, steps: Steps | None) -> dict[str, Any]:
     """What config.json says."""
     config = {"format": FORMAT, "model": fit.model_name, "engine": fit.engine_name, "seed": fit.seed}
     config |= {"settings": fit.settings, "environment": fit.environment}
-    return config | {"command": command or fit.environment.get("command")}
+    return config | {"command": command or fit.environment.get("command"), "steps": steps}
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -156,8 +167,8 @@ def _write_plots(fit: Fit, folder: Path, data: np.ndarray, labels: np.ndarray | 
     _draw_groups(folder, labels, summary)
     shape = plots.image_shape(int(np.size(data[0])))
     if fit.has_latent:
-        x = np.asarray(data[summary.rows[:: max(1, len(summary.rows) // 10)][:10]])
-        xhat = np.asarray(fit.reconstruct(x))
+        rows = summary.rows[:: max(1, len(summary.rows) // 10)][:10]
+        x, xhat = np.asarray(data[rows]), reconstruct_rows(fit, data, rows)
         _draw(folder / "reconstructions.png", (8, 2.4), lambda ax: plots.reconstructions(ax, x, xhat, shape))
     if summary.predicted is not None and fit.num_components is not None:
         counts = np.bincount(summary.predicted, minlength=fit.num_components)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -184,6 +185,20 @@ def test_report_is_written_again(fitted, capsys):
     assert run("report", fitted, "--data", "digits", "--limit", 200) == 0
     assert capsys.readouterr().out.strip() == str(fitted / "report.html")
     assert (fitted / "report.html").stat().st_size > 1e6
+
+
+def test_warnings_are_one_line_that_names_no_place_in_the_code(calls, capsys, monkeypatch):
+    def explain(program, images, *, engine):
+        warnings.warn("x has 2\nconstant columns", UserWarning, stacklevel=1)
+        return "the plan"
+
+    monkeypatch.setitem(vars(vmix), "explain", explain)
+    before = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert run("explain", "ToyMixture") == 0
+    assert capsys.readouterr() == ("the plan\n", "vmix: warning: x has 2 constant columns\n")
+    assert warnings.showwarning is before
 
 
 def test_folder_that_is_no_run_is_refused(capsys, tmp_path):

@@ -23,6 +23,7 @@ class FakeFit:
     """Nearest of K means in a random projection: every attribute that the page reads, and nothing else."""
 
     converged, interrupted, seconds, seed, engine_name = True, False, 12.5, 3, "EM"
+    sequence_dims = None
 
     def __init__(self, x, *, k=10, latent=True, components=True, name="VaDE", **other):
         rng = np.random.default_rng(0)
