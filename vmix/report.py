@@ -58,7 +58,7 @@ def compute_metrics(
     """
     from vmix import metrics
 
-    fit, data, labels = as_rows(fit, data, labels)
+    fit, data, labels = as_rows(fit, np.asarray(data), labels)
     found: dict[str, float] = {}
     if labels is not None and fit.num_components is not None:
         predicted = fit.predict(data) if predicted is None else predicted
@@ -93,7 +93,7 @@ def write_report(
     Raises:
         ValueError: when there are not as many labels as rows.
     """
-    fit, data, labels = as_rows(fit, data, labels)
+    fit, data, labels = as_rows(fit, np.asarray(data), labels)
     if labels is not None and len(labels) != len(data):
         raise ValueError(f"labels has {len(labels)} entries; data has {len(data)} rows: give one label a row, or None")
     summary = summary or plots.summarise(fit, data)
