@@ -157,9 +157,11 @@ def log_likelihood(
         covariance: full matrices, shape (K, D, D).
 
     Returns:
-        NaN for a contestant that has lost its way.
+        NaN for a contestant that has lost its way: values that are not finite, a covariance that is not one.
     """
     if not all(np.isfinite(value).all() for value in (initial, transition, loc, covariance)):
+        return np.nan
+    if np.linalg.eigvalsh(covariance).min() <= 0:
         return np.nan
     unary = np.stack([multivariate_normal(m, s).logpdf(x) for m, s in zip(loc, covariance, strict=True)], -1)
     peak = unary.max(-1, keepdims=True)
