@@ -127,6 +127,9 @@ def make_data(settings: Settings, seed: int) -> np.ndarray:
         below = rng.random((shape[0], 1)) > transition[states[:, t - 1]].cumsum(1)[:, :-1]
         states[:, t] = below.sum(1)
     x = means[states] + np.einsum("nti,ntij->ntj", rng.normal(size=(*shape, d)), roots[states].swapaxes(-1, -2))
+    # noise of every direction: without it some ellipsoids are so flat that hmmlearn's covariances lose their positive
+    # definiteness and dynamax's likelihood is not a number
+    x = x + rng.normal(0.0, 0.3, x.shape)
     return x.astype(np.float32).astype(np.float64)  # the same numbers in both precisions
 
 
