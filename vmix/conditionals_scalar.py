@@ -14,6 +14,7 @@ import numpyro.distributions as dist
 from jax.tree_util import register_dataclass
 
 from vmix.conditionals_contract import Conditional, E, Exponent, LogDensity, gradient_and_curvature, solved_twice
+from vmix.draws import log_gamma_draws
 
 # A probe moves by at most this factor: past it a coefficient of the first solution is nothing but rounding.
 _FARTHEST = 1e5
@@ -62,7 +63,7 @@ class GammaExponent(Exponent):
 
     def sample(self, key: jax.Array) -> jax.Array:
         """Draw in log space; what would round to zero is the smallest normal number."""
-        log_draw = jax.random.loggamma(key, self.power + 1, self.power.shape, self.power.dtype)
+        log_draw = log_gamma_draws(key, self.power + 1)
         return _inside(jnp.exp(log_draw - jnp.log(self.rate)))
 
 
@@ -95,7 +96,7 @@ class InverseGammaExponent(Exponent):
 
     def sample(self, key: jax.Array) -> jax.Array:
         """Draw in log space; what would overflow is the largest finite number."""
-        log_draw = jax.random.loggamma(key, self.power - 1, self.power.shape, self.power.dtype)
+        log_draw = log_gamma_draws(key, self.power - 1)
         return _inside(jnp.exp(jnp.log(self.rate) - log_draw))
 
 
@@ -135,8 +136,8 @@ class BetaExponent(Exponent):
     def sample(self, key: jax.Array) -> jax.Array:
         """Draw as a ratio of two Gamma variables in log space, never exactly 0 or 1."""
         key1, key0 = jax.random.split(key)
-        log_draw1 = jax.random.loggamma(key1, self.power1 + 1, self.power1.shape, self.power1.dtype)
-        log_draw0 = jax.random.loggamma(key0, self.power0 + 1, self.power0.shape, self.power0.dtype)
+        log_draw1 = log_gamma_draws(key1, self.power1 + 1)
+        log_draw0 = log_gamma_draws(key0, self.power0 + 1)
         limits = jnp.finfo(self.power1.dtype)
         return jnp.clip(jax.nn.sigmoid(log_draw1 - log_draw0), limits.tiny, 1 - limits.epsneg)
 

@@ -14,6 +14,7 @@ import numpyro.distributions as dist
 from jax.tree_util import register_dataclass
 
 from vmix.conditionals_contract import Conditional, Exponent, LogDensity, gradient_and_curvature
+from vmix.draws import log_gamma_draws
 
 
 @register_dataclass
@@ -49,7 +50,7 @@ class DirichletExponent(Exponent):
 
     def sample(self, key: jax.Array) -> jax.Array:
         """Draw normalised Gamma variables in log space; no entry is zero, even for concentrations of 1e-3."""
-        log_draws = jax.random.loggamma(key, self.power + 1, self.power.shape, self.power.dtype)
+        log_draws = log_gamma_draws(key, self.power + 1)
         return jnp.maximum(jax.nn.softmax(log_draws, axis=-1), jnp.finfo(self.power.dtype).tiny)
 
 
