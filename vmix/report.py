@@ -170,9 +170,8 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, s
             rows += _flatten(value, f"{prefix}{name}.")
         else:
             text = "none" if value is None else str(value)
-            rows.append(
-                (f"{prefix}{name}", text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} \N{HORIZONTAL ELLIPSIS}")
-            )
+            short = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} \N{HORIZONTAL ELLIPSIS}"
+            rows.append((f"{prefix}{name}", short))
     return rows
 
 
@@ -185,8 +184,7 @@ def _stage(stage: Mapping[str, Any]) -> dict[str, str]:
         low, high = trace.min(), trace.max()
         heights = 19 - 18 * (trace - low) / (high - low if high > low else 1.0)
         spark = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(np.linspace(0, 100, trace.size), heights, strict=True))
-    seconds = stage.get("seconds")
-    shown = "" if seconds is None else f"{seconds:.2f}"
+    shown = "" if stage.get("seconds") is None else f"{stage['seconds']:.2f}"
     return {"name": stage["name"], "seconds": shown, "spark": spark, "note": stage.get("note") or ""}
 
 

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from numpyro import handlers
 from scipy.optimize import linear_sum_assignment
 
 import vmix
@@ -129,9 +130,12 @@ def test_an_absent_modality_says_nothing(both):
 def test_weights_scale_every_datum_to_one_total():
     x, _, _ = simulate(15, num_docs=30, modalities=2)
     model = MLDA(num_components=K, weights=(200.0, 50.0)).with_data(*x)
-    tokens = np.asarray(model._tokens(jax.numpy.asarray(x[0]), 0))
-    assert (tokens == np.round(tokens)).all()
-    np.testing.assert_allclose(tokens.sum(1), 200, atol=V / 2)
+    seeded = handlers.seed(model.model, jax.random.key(0))
+    sites = handlers.trace(seeded).get_trace(*(jax.numpy.asarray(array) for array in x))
+    for name, weight, most in zip(("x0", "x1"), (200, 50), model.max_tokens, strict=True):
+        tokens = np.asarray(sites[name]["value"])
+        assert (tokens == np.round(tokens)).all() and tokens.sum(1).max() <= most
+        np.testing.assert_allclose(tokens.sum(1), weight, atol=V / 2)
 
 
 @pytest.mark.slow
