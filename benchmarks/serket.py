@@ -33,7 +33,7 @@ CASES = (
 ROUNDS = 5
 VAE_OPTIONS = {"latent_dim": 18, "epochs": 200, "batch_size": 500}
 NUM_CLASSES = 10
-WEIGHTS = (200, 200)
+WEIGHTS = "effective"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -21,7 +21,8 @@ from vmix.engine import Data, Schedule
 from vmix.inference.gibbs import Gibbs, GibbsState
 from vmix.plan import Plan, make_plan
 from vmix.program import Program, ProgramError, as_program
-from vmix.starting import Recipe, make_start, recipe_of
+from vmix.recipe import Recipe
+from vmix.starting import make_start, recipe_of
 
 
 class KernelState(NamedTuple):

@@ -27,7 +27,7 @@ from jax import Array
 from vmix.distributions import MarkovChain
 from vmix.networks import check_pixels, decode, encode, usual_widths
 from vmix.priors import check_sequences, settle, settled
-from vmix.starting import Recipe
+from vmix.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

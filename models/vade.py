@@ -24,7 +24,7 @@ from jax import Array
 
 from vmix.networks import check_pixels, decode, encode, usual_widths
 from vmix.priors import settle, settled
-from vmix.starting import Recipe
+from vmix.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@
 
 Every datum has one topic, which is also its component: multimodal LDA in the limit of small concentrations, where the
 proportions of a datum have one entry. A datum without words is a row of zeros; one without an image has `seen` 0.
+Counts that come together are worth fewer tokens than there are, so total_n is what they are worth; see `weight`.
 
 Source: the joint form of the VAE + GMM + MLDA of Serket (Taniguchi et al., 2020), one topic a datum. The weight
 rescales the counts of each datum to a common total, as in Nakamura, Nagai and Iwahashi (2009).
@@ -20,7 +21,8 @@ rescales the counts of each datum to a common total, as in Nakamura, Nagai and I
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,8 +32,11 @@ from jax import Array
 
 from vmix.checks import first_rows
 from vmix.networks import check_pixels, decode, encode, usual_widths
+from vmix.overdispersion import effective_tokens
 from vmix.priors import check_documents, longest_document, scale_counts, settle, settled
-from vmix.starting import Recipe
+from vmix.recipe import Recipe
+
+EFFECTIVE = "effective"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +53,8 @@ class VAEGMMMLDA:
             256 columns or more, 128-128-512 for fewer.
         pixels: "bernoulli" (x in [0, 1]) or "gaussian".
         covariance: of z given c, "diagonal" or "full".
-        weight: total to which the counts of each datum that has words are scaled (and rounded); None leaves them.
+        weight: total to which the counts of each datum that has words are scaled: a number; "effective", the
+            independent tokens that they are worth (`vmix.overdispersion`); or None, which leaves them.
         topic_concentration: b, of each class's words.
         loc_scale: s0, prior standard deviation of the components' means.
         pretrain_epochs: epochs of autoencoder training before the joint fit.
@@ -62,7 +68,7 @@ class VAEGMMMLDA:
     hidden: tuple[int, ...] | None = None
     pixels: str = "bernoulli"
     covariance: str = "full"
-    weight: float | None = 200.0
+    weight: float | str | None = "effective"
     topic_concentration: float = 1.05
     loc_scale: float = 10.0
     pretrain_epochs: int = 30
@@ -73,8 +79,9 @@ class VAEGMMMLDA:
     def __post_init__(self) -> None:
         if self.covariance not in ("diagonal", "full"):
             raise ValueError(f'covariance must be "diagonal" or "full", found {self.covariance!r}')
-        if self.weight is not None and not self.weight > 0:
-            raise ValueError(f"weight must be a number above 0, or None, found {self.weight!r}")
+        number = isinstance(self.weight, int | float) and self.weight > 0
+        if not (number or self.weight is None or self.weight == EFFECTIVE):
+            raise ValueError(f'weight must be a number above 0, "{EFFECTIVE}", or None, found {self.weight!r}')
         if not self.topic_concentration > 0:
             raise ValueError(f"topic_concentration must be above 0, found {self.topic_concentration!r}")
 
@@ -97,9 +104,21 @@ class VAEGMMMLDA:
             raise ValueError(f"seen must have shape ({len(x)},) and hold 0 and 1 only: 1 where a datum has an image")
 
     def with_data(self, x: Array, y: Array, seen: Array | None = None) -> VAEGMMMLDA:
-        """Settle the widths and the longest document on the data."""
-        longest = longest_document(y, "y", weight=self.weight)
-        return settle(self, hidden=usual_widths(x.shape[1]), max_tokens=longest)
+        """Settle the widths, what the words are worth, and the longest document on the data."""
+        longest, weight = longest_document(y, "y"), self.weight
+        if weight == EFFECTIVE:
+            weight = effective_tokens(first_rows(y), num_classes=self.num_components)
+        if isinstance(weight, int | float):
+            longest = math.ceil(weight)
+        return replace(settle(self, hidden=usual_widths(x.shape[1]), max_tokens=longest), weight=weight)
+
+    @property
+    def _settled_weight(self) -> float | None:
+        if isinstance(self.weight, str):
+            raise ValueError(
+                f'weight is "{EFFECTIVE}", not settled on data yet: run model.with_data(x, y), as a fit does'
+            )
+        return self.weight
 
     def model(self, x: Array, y: Array, seen: Array | None = None) -> None:
         """The generative story."""
@@ -111,7 +130,8 @@ class VAEGMMMLDA:
         else:
             tau = numpyro.sample("precision", dist.Wishart(d + 2.0, scale_matrix=jnp.eye(d) / (d + 2)).expand((k,)))
         phi = numpyro.sample("phi", dist.Dirichlet(jnp.full(y.shape[1], self.topic_concentration)).expand([k]))
-        tokens = scale_counts(y, self.weight)
+        tokens = scale_counts(y, self._settled_weight, whole=False)
+        total = jnp.round(tokens.sum(-1)).astype(int)
         with numpyro.plate("data", x.shape[0]):
             c = numpyro.sample("c", dist.Categorical(w))
             if self.covariance == "diagonal":
@@ -121,7 +141,9 @@ class VAEGMMMLDA:
             z = numpyro.sample("z", _where(seen, p_z))
             p_x = decode(z, hidden=settled(self.hidden, "hidden"), data_dim=x.shape[1], pixels=self.pixels)
             numpyro.sample("x", _where(seen, p_x), obs=x)
-            words = dist.MultinomialProbs(phi[c], tokens.sum(-1).astype(int), total_count_max=self.max_tokens)
+            words = dist.MultinomialProbs(
+                phi[c], jnp.round(tokens.sum(-1)).astype(int), total_count_max=self.max_tokens
+            )
             numpyro.sample("y", words, obs=tokens)
 
     def guide(self, x: Array, y: Array, seen: Array | None = None) -> None:

@@ -18,8 +18,8 @@ from vmix.engine import Data, Schedule, Start
 from vmix.inference import EM, Gibbs
 from vmix.log_joint import Batch, batch_terms, gather, state_log_weights
 from vmix.metrics import accuracy
+from vmix.mixture_start import start_responsibilities
 from vmix.plan import Plan
-from vmix.starting import start_responsibilities
 from vmix.updates import maximise
 
 FALSE_ALARMS = 1e-3

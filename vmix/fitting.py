@@ -34,10 +34,12 @@ from vmix.engine import Data, Engine, Info, Schedule, Start, annealing
 from vmix.enumeration import local_terms
 from vmix.log_joint import guide_factors, model_sites
 from vmix.plan import Plan, make_plan
+from vmix.pretraining import first_values
 from vmix.program import DISCRETE, GLOBAL, OBSERVED
 from vmix.progress import Progress
+from vmix.recipe import Recipe, Stage
 from vmix.results import Fit, History
-from vmix.starting import Recipe, Stage, first_values, make_start, recipe_of
+from vmix.starting import make_start, recipe_of
 from vmix.streaming import Stream, is_streamed, sample_rows
 
 CHUNK_SECONDS = 0.1

@@ -137,17 +137,19 @@ def check_documents(x: Any, name: str) -> None:
     check_counts(x, name)
 
 
-def scale_counts(counts: Array, weight: float | None) -> Array:
+def scale_counts(counts: Array, weight: float | None, *, whole: bool = True) -> Array:
     """Counts as they enter a model: absent ones (NaN) as zeros, each document that has tokens scaled to the weight.
 
     Args:
         counts: documents by words, shape (N, V).
-        weight: the total, rounded word by word; None leaves the counts as they are.
+        weight: the total; None leaves the counts as they are.
+        whole: round to whole tokens, word by word.
     """
     counts = jnp.nan_to_num(counts)
     if weight is None:
         return counts
-    return jnp.round(counts * (weight / jnp.maximum(counts.sum(-1, keepdims=True), 1)))
+    scaled = counts * (weight / jnp.maximum(counts.sum(-1, keepdims=True), 1))
+    return jnp.round(scaled) if whole else scaled
 
 
 def longest_document(x: Any, name: str, *, weight: float | None = None) -> int:

@@ -19,7 +19,7 @@ from vmix.explaining import Explanation, explain_plan
 from vmix.families import Frame
 from vmix.plan import Plan, bare_plan
 from vmix.predicting import Predictor
-from vmix.starting import Stage
+from vmix.recipe import Stage
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -21,9 +21,9 @@ import numpyro.distributions as dist
 from jax import Array
 
 from vmix.checks import check_positive_int
-from vmix.compose.distortion import distorted
 from vmix.compose.module import CODES, VALUES, Belief, Inputs, Module
 from vmix.compose.stepping import Stepper
+from vmix.distortion import distorted
 from vmix.engine import Data, Start
 from vmix.free_energy import evaluate
 from vmix.inference import SVI
@@ -117,8 +117,8 @@ class VAE(Module):
         size, num_rows = min(self.batch_size, len(x)), len(x)
         if self.distort:
             if self._copies is None or len(self._copies) != COPIES * len(x):
-                made = [distorted(x, strength=self.distort, seed=COPIES * seed + i) for i in range(COPIES)]
-                self._copies = np.concatenate(made)
+                key = jax.random.key(seed)
+                self._copies = np.asarray(distorted(jnp.tile(x, (COPIES, 1)), strength=self.distort, key=key))
             seen = self._copies
             x, means = np.tile(x, (COPIES, 1)), np.tile(means, (COPIES, 1))
         args = (x, means, seen)

@@ -40,8 +40,8 @@ from vmix.compose.program_module import log_evidence
 from vmix.engine import Data, Schedule, Start
 from vmix.inference import EM
 from vmix.log_joint import Batch
+from vmix.mixture_start import start_responsibilities
 from vmix.plan import Plan, make_plan
-from vmix.starting import start_responsibilities
 
 # a quarter of the sweeps at each temperature's end is enough to settle; chosen by the objective
 FIRST_BETA, RISE = 0.2, 0.6

@@ -41,8 +41,10 @@ from vmix.compose.module import (
 from vmix.engine import Data
 from vmix.inference import EM
 from vmix.numerics import safe_log
+from vmix.overdispersion import effective_tokens
 from vmix.plan import Plan
 
+EFFECTIVE = "effective"
 SMOOTHING = 0.05
 # hundreds of tokens say a hundred times as much as one code
 FIRST_BETA = 0.02
@@ -172,7 +174,8 @@ class MLDA(Module):
     Args:
         num_components: K.
         weights: one for each module upstream, in the order they are connected. Counts are scaled to that total; what a
-            module of classes says counts weight / (mean of the weights) times.
+            module of classes says counts weight / (mean of the weights) times. "effective" scales counts to the
+            independent tokens that they are worth (`vmix.overdispersion`), and takes classes at their word.
         restarts: random starts at the first update; below a GMM that nothing else is below of, the two are fitted
             together from each start, a message up and one down at each annealed sweep. The likeliest is kept.
         sweeps: of EM at an update.
@@ -199,9 +202,8 @@ class MLDA(Module):
         for value, label in ((num_components, "num_components"), (restarts, "restarts"), (sweeps, "sweeps")):
             check_positive_int(value, label)
         self.num_components, self.restarts, self.sweeps = num_components, restarts, sweeps
-        self.weights = None if weights is None else [float(w) for w in weights]
-        if self.weights is not None and not all(w > 0 for w in self.weights):
-            raise ValueError(f"weights must be numbers above 0, one a modality, found {weights!r}")
+        self.weights = weights if weights is None or weights == EFFECTIVE else _checked_weights(weights)
+        self._worth: dict[int, float] = {}
 
     @property
     def num_values(self) -> int:
@@ -219,7 +221,7 @@ class MLDA(Module):
             GraphError: as `Module.connect`, and for another number of modalities than weights.
             ValueError: for negative or fractional counts.
         """
-        if self.weights is not None and len(self.weights) != len(upstream):
+        if isinstance(self.weights, list) and len(self.weights) != len(upstream):
             raise GraphError(
                 f"{self.name} has {len(self.weights)} weights and is connected to {len(upstream)} modules; one each"
             )
@@ -264,7 +266,7 @@ class MLDA(Module):
         return any(CLASSES in m.accepts for m in self.downstream)
 
     def _powers(self) -> dict[int, float]:
-        weights = self.weights or [1.0] * len(self.upstream)
+        weights = self.weights if isinstance(self.weights, list) else [1.0] * len(self.upstream)
         return {m: w / float(np.mean(weights)) for m, w in enumerate(weights)}
 
     def _seen(self, inputs: Inputs) -> Seen:
@@ -278,10 +280,20 @@ class MLDA(Module):
                 classes[m] = jnp.asarray(value - value.max(-1, keepdims=True), jnp.float32)[None]
             else:
                 x = np.asarray(value, np.float32)
-                scale = 1.0 if self.weights is None else self.weights[m] / np.maximum(x.sum(-1, keepdims=True), 1.0)
+                total = self._total(m, x)
+                scale = 1.0 if total is None else total / np.maximum(x.sum(-1, keepdims=True), 1.0)
                 counts[m] = jnp.asarray(x * scale)
         below = from_below(self, inputs)
         return Seen(counts, classes, jnp.zeros(()) if below is None else jnp.asarray(below, jnp.float32))
+
+    def _total(self, m: int, x: np.ndarray) -> float | None:
+        """The total that the counts of a modality are scaled to; None leaves them."""
+        if self.weights is None or isinstance(self.weights, list):
+            return None if self.weights is None else self.weights[m]
+        if self.params is not None:
+            return float(self.params[f"worth{m}"])
+        self._worth[m] = effective_tokens(x, num_classes=self.num_components)
+        return self._worth[m]
 
     def _topics(self) -> Topics | None:
         if self.params is None:
@@ -290,7 +302,8 @@ class MLDA(Module):
         return Topics(jnp.asarray(self.params["weights"])[None], tables)
 
     def _keep(self, topics: Topics, best: int) -> None:
-        self.params = {f"phi{m}": np.asarray(t[best]) for m, t in topics.tables.items()}
+        worth = {f"worth{m}": np.asarray(total) for m, total in self._worth.items()}
+        self.params = worth | {f"phi{m}": np.asarray(t[best]) for m, t in topics.tables.items()}
         self.params["weights"] = np.asarray(topics.weights[best])
 
     def infer(self, inputs: Inputs) -> Belief:
@@ -315,6 +328,12 @@ class MLDA(Module):
             return belief.details[f"cavity{m}"]
         shares = belief.value @ self.settled(self.params)[f"phi{m}"]
         return np.log(shares) if other.sends == CLASSES else shares
+
+
+def _checked_weights(weights: Any) -> list[float]:
+    if isinstance(weights, str) or not all(w > 0 for w in weights):
+        raise ValueError(f'weights must be numbers above 0, one a modality, or "{EFFECTIVE}", found {weights!r}')
+    return [float(w) for w in weights]
 
 
 def _perturbed(topics: Topics, key: Array) -> Topics:

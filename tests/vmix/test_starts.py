@@ -1,0 +1,161 @@
+"""Starts: merged clusters against rows drawn from known ones, distortions, and several encoders as views."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vmix.distortion import distorted
+from vmix.door import prepare
+from vmix.engine import Data, Start
+from vmix.log_joint import Batch, batch_terms
+from vmix.merging import Pool, _fit, _union, merged_clusters
+from vmix.metrics import accuracy
+from vmix.mixture_start import View, _cluster_and_climb, _evidence, fit_mixture
+from vmix.models import VaDE
+from vmix.plan import make_plan
+from vmix.recipe import Recipe
+from vmix.starting import describe, make_start
+
+KEY = jax.random.key(0)
+
+
+def crosses(seed: int, *, rows: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    """Three long thin clusters that cross the space, which k-means cuts across."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(3), rows)
+    x = rng.normal(size=(3 * rows, 2)) * (8.0, 0.3)
+    x[:, 1] += 3.0 * labels
+    return x.astype(np.float32), labels
+
+
+def test_merged_clusters_find_long_clusters_that_k_means_cuts():
+    x, labels = crosses(0)
+    shares = merged_clusters((jnp.asarray(x),), 3, key=KEY)
+    np.testing.assert_allclose(shares.sum(1), 1.0, atol=1e-5)
+    assert accuracy(labels, np.asarray(shares.argmax(1))) > 0.99
+
+
+def test_merged_clusters_join_what_several_parts_say():
+    rng = np.random.default_rng(1)
+    labels = np.repeat(np.arange(4), 200)
+    left, right = labels // 2, labels % 2
+    parts = tuple(jnp.asarray(6.0 * s[:, None] + rng.normal(size=(800, 3)), jnp.float32) for s in (left, right))
+    assert accuracy(labels, np.asarray(merged_clusters(parts, 4, key=KEY).argmax(1))) > 0.98
+
+
+def test_wide_parts_are_cut_to_their_principal_directions():
+    rng = np.random.default_rng(2)
+    labels = np.repeat(np.arange(3), 100)
+    x = (20.0 * rng.normal(size=(3, 200)))[labels] + rng.normal(size=(300, 200))
+    assert accuracy(labels, np.asarray(merged_clusters((jnp.asarray(x, jnp.float32),), 3, key=KEY).argmax(1))) == 1.0
+
+
+def test_union_of_components_has_the_moments_of_their_rows():
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(50, 3)).astype(np.float32)
+    halves = (rows[:20], rows[20:])
+    pool = Pool(
+        jnp.asarray([20.0, 30.0]),
+        (jnp.stack([h.mean(0) for h in halves]),),
+        (jnp.stack([(h - h.mean(0)).T @ (h - h.mean(0)) for h in halves]),),
+        jnp.arange(2),
+    )
+    union = _union(pool, 0, 1)
+    np.testing.assert_allclose(union.means[0], rows.mean(0), atol=1e-6)
+    np.testing.assert_allclose(union.scatters[0], (rows - rows.mean(0)).T @ (rows - rows.mean(0)), rtol=1e-4, atol=1e-4)
+    assert jnp.isfinite(_fit(union.counts, union.scatters, (jnp.asarray(1.0),)))
+
+
+@pytest.mark.parametrize("rows", [3, 5, 40])
+def test_merged_clusters_stand_few_and_equal_rows(rows):
+    shares = merged_clusters((jnp.zeros((rows, 2)),), 3, key=KEY)
+    assert shares.shape == (rows, 3) and bool(jnp.isfinite(shares).all())
+
+
+def test_distortions_keep_mass_near_and_the_empty_image_empty():
+    image = np.zeros((1, 28, 28), np.float32)
+    image[0, 10:18, 12:16] = 1.0
+    moved = np.asarray(distorted(jnp.asarray(image.reshape(1, -1)), strength=1.0, key=KEY)).reshape(28, 28)
+    assert 0.5 < moved.sum() / image.sum() < 2.0 and not np.array_equal(moved, image[0])
+    rows, columns = np.nonzero(moved > 0.5)
+    assert abs(rows.mean() - 13.5) < 4 and abs(columns.mean() - 13.5) < 4
+    assert not distorted(jnp.zeros((2, 784)), strength=1.0, key=KEY).any()
+    still = distorted(jnp.asarray(image.reshape(1, -1)), strength=0.0, key=KEY)
+    np.testing.assert_allclose(still, image.reshape(1, -1), atol=1e-6)
+
+
+def test_distortions_refuse_rows_that_are_no_squares():
+    with pytest.raises(ValueError, match="rows of 10 pixels; distortions need square images: use distort=0"):
+        distorted(jnp.zeros((2, 10)), strength=1.0, key=KEY)
+
+
+@pytest.fixture(scope="module")
+def deep():
+    """A small VaDE, images of two kinds, and two encoders as drawn."""
+    rng = np.random.default_rng(4)
+    labels = np.repeat([0, 1], 60)
+    x = np.clip(0.15 + 0.7 * (rng.random((2, 16)) > 0.5)[labels] + 0.1 * rng.normal(size=(120, 16)), 0, 1)
+    x = x.astype(np.float32)
+    model = VaDE(num_components=2, latent_dim=2, hidden=(8,), covariance="full")
+    plan = make_plan(prepare(model, (x,)), (x,), key=KEY)
+    recipe = Recipe(views=2, distort=0.5, clusters="merge", pretrain_epochs=1, mixture_restarts=3, mixture_sweeps=10)
+    return plan, Data((jnp.asarray(x),), None, None), recipe, labels
+
+
+def test_views_are_stages_that_explain_and_history_name(deep):
+    plan, data, recipe, labels = deep
+    start, stages = make_start(plan, data, recipe, key=KEY, report=lambda *_: None)
+    assert [s.name for s in stages] == ["autoencoder 1 of 2", "autoencoder 2 of 2", "mixture on codes"]
+    assert start.globals["loc"].shape == (2, 2)
+    lines = describe(plan, recipe)
+    assert "2 encoders: autoencoder, images distorted (0.5)" in lines[0] and "one class between" in lines[1]
+
+
+def test_two_equal_views_weigh_the_codes_twice(deep):
+    """Two copies of one view share a class: the same sweep as one view whose codes count twice."""
+    plan, data, _, _ = deep
+    codes = jax.random.normal(jax.random.key(5), (120, 2)) + 3.0 * jnp.arange(120)[:, None] / 120
+    start = Start(dict(plan.initial), plan.params)
+    view = View(start, {"z": codes}, {})
+    batch = Batch(data.args, {"z": codes}, {}, None, {})
+    twice = jax.tree.map(lambda a: jnp.stack([a, a]), view)
+    from vmix.engine import Annealing
+
+    options = {"batch": batch, "key": KEY, "clusters": "k-means", "sweeps": 1, "anneal": Annealing()}
+    moved, _ = _cluster_and_climb(plan, views=twice, **options)
+    for value in moved.values():
+        np.testing.assert_allclose(value[0], value[1], rtol=1e-5)
+    first, _ = _cluster_and_climb(plan, views=twice, **{**options, "sweeps": 0})
+    one = {name: value[0] for name, value in first.items()}
+    terms, _ = batch_terms(plan, one, plan.params, batch)
+    said = _evidence(plan, view, one, batch)
+    shares = jax.nn.softmax(terms.log_prior + 2.0 * said, -1)
+    mean = shares.T @ codes / shares.sum(0)[:, None]
+    # the prior of the means is wide (10), so the mode is the weighted mean to its precision
+    np.testing.assert_allclose(moved["loc"][0], mean, atol=2e-2)
+
+
+def test_views_need_codes_that_compress(deep):
+    plan, data, recipe, _ = deep
+    from dataclasses import replace
+
+    from vmix.program import ProgramError
+
+    blind = replace(plan, frames={}, reasons={"z": "a reason"})
+    start = Start(dict(plan.initial), plan.params)
+    with pytest.raises(ProgramError, match=r"site 'z' does not compress \(a reason\).* use views=1"):
+        fit_mixture(blind, data, [start, start], recipe, key=KEY)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"views": 0}, "views must be a whole number of at least 1, found 0"),
+        ({"distort": -1.0}, "distort must be at least 0, found -1.0"),
+        ({"clusters": "ward"}, 'clusters must be "k-means", "random", "merge" or "prior", found \'ward\''),
+    ],
+)
+def test_recipe_refuses_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**options)

@@ -1,0 +1,64 @@
+"""Random distortions of square images, for networks that shall not see position, slant and size."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.ndimage import map_coordinates
+
+# at strength 1: pixels of 28, radians, log factor, slope
+_SHIFT, _TURN, _SCALE, _SHEAR = 2.0 / 28.0, 0.2, 0.15, 0.2
+
+
+def side_of(width: int, name: str) -> int:
+    """The side of square images with so many pixels.
+
+    Raises:
+        ValueError: for rows that are no square images.
+    """
+    side = math.isqrt(width)
+    if side * side != width:
+        raise ValueError(f"{name} has rows of {width} pixels; distortions need square images: use distort=0")
+    return side
+
+
+def distorted(x: Array, *, strength: float, key: Array) -> Array:
+    """Images moved, turned, scaled and sheared at random, each by its own draw.
+
+    Args:
+        x: square images in the last axis, shape (..., side^2).
+        strength: of all four; at 1 up to 2 pixels of 28, 0.2 radians, 15 % and a slope of 0.2.
+        key: randomness.
+
+    Returns:
+        The shape of `x`; what comes in from outside is 0.
+
+    Raises:
+        ValueError: for rows that are no square images.
+
+    Example:
+        >>> distorted(jnp.zeros((1, 16)), strength=1.0, key=jax.random.key(0)).shape
+        (1, 16)
+    """
+    side = side_of(x.shape[-1], "x")
+    images = x.reshape(-1, side, side)
+    draws = strength * jax.random.uniform(key, (images.shape[0], 6), minval=-1.0, maxval=1.0)
+    centre = (side - 1) / 2
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(side), jnp.arange(side), indexing="ij")) - centre
+
+    def one(image: Array, draw: Array) -> Array:
+        where = jnp.einsum("ij,jab->iab", _matrix(draw), grid) + centre
+        row, column = where + _SHIFT * side * draw[4:, None, None]
+        return map_coordinates(image, [row, column], order=1)
+
+    return jax.vmap(one)(images, draws).reshape(x.shape)
+
+
+def _matrix(draw: Array) -> Array:
+    turn, slope = _TURN * draw[0], _SHEAR * draw[1]
+    rotation = jnp.array([[jnp.cos(turn), -jnp.sin(turn)], [jnp.sin(turn), jnp.cos(turn)]])
+    shear = jnp.eye(2).at[0, 1].set(slope)
+    return rotation @ shear @ jnp.diag(jnp.exp(_SCALE * draw[2:4]))

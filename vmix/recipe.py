@@ -1,0 +1,63 @@
+"""How a fit begins, as a record: the stages of a start and their options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+CLUSTERS = ("k-means", "random", "merge", "prior")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to begin.
+
+    Args:
+        clusters: "k-means", "random" (nearest of K random data), "merge" (a Gaussian mixture with four times as many
+            components, merged pair by pair) or "prior" (globals drawn from their prior).
+        pretrain_epochs: epochs of autoencoder training before a deep mixture, or as many as make 3,000 steps where
+            that is more (small data); 0 leaves the networks as drawn.
+        noise: fraction of the inputs set to zero in that training (a denoising autoencoder).
+        distort: strength of random distortions of the first array, square images, in what the encoder sees in that
+            training (at 1 up to 2 pixels of 28, 0.2 radians, 15 % in size); the decoder makes the image as it was.
+        views: encoders trained that way, each from its own draw. Their codes are views of one datum with one class
+            between them when the mixture is started; the first encoder and its components go on.
+        batch_size: rows a step of that training.
+        learning_rate: of Adam in that training, decayed by a cosine.
+        mixture_restarts: starts of the mixture on the codes; the likeliest is kept.
+        mixture_sweeps: EM sweeps of each.
+        mixture_beta: weight of the codes' likelihood in the first of those sweeps; it rises to 1 over the first six
+            tenths of them (annealing). 1 does not anneal.
+    """
+
+    clusters: str = "k-means"
+    pretrain_epochs: int = 30
+    noise: float = 0.0
+    distort: float = 0.0
+    views: int = 1
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    mixture_restarts: int = 8
+    mixture_sweeps: int = 60
+    mixture_beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.clusters not in CLUSTERS:
+            raise ValueError(f'clusters must be "k-means", "random", "merge" or "prior", found {self.clusters!r}')
+        if not 0.0 <= self.noise < 1.0:
+            raise ValueError(f"noise must be a fraction in [0, 1), found {self.noise!r}")
+        if not self.distort >= 0.0:
+            raise ValueError(f"distort must be at least 0, found {self.distort!r}")
+        if not (isinstance(self.views, int) and self.views >= 1):
+            raise ValueError(f"views must be a whole number of at least 1, found {self.views!r}")
+        if not 0.0 < self.mixture_beta <= 1.0:
+            raise ValueError(f"mixture_beta must be in (0, 1], found {self.mixture_beta!r}")
+
+
+class Stage(NamedTuple):
+    """What a stage did: its name, seconds, objective (nats per datum) and a note."""
+
+    name: str
+    seconds: float
+    objective: list[float]
+    note: str
