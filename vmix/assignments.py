@@ -18,6 +18,8 @@ from vmix.enumeration import LocalTerms
 from vmix.layout import Layout
 from vmix.numerics import responsibilities, sample_categorical
 
+_HIDDEN = 2**31 - 1  # a stream of the key that no draw of values reaches
+
 
 class Assigned(NamedTuple):
     """Discrete sites in expectation, or as drawn.
@@ -64,17 +66,22 @@ def draw(key: Array, layout: Layout, terms: LocalTerms, log_weights: Array) -> t
     else:
         unary = layout.to_rows(log_weights)
         value, total = terms.prior.sample_posterior(key, unary), terms.prior.log_normalizer(unary)
-    return value, given(layout, terms, value)._replace(log_total=total)
+    return value, given(layout, terms, value, key=jax.random.fold_in(key, _HIDDEN))._replace(log_total=total)
 
 
-def given(layout: Layout, terms: LocalTerms, value: Array) -> Assigned:
-    """The record of known values: states of shape (N,), or (N, T) where there are steps; its `log_total` is zero."""
+def given(layout: Layout, terms: LocalTerms, value: Array, *, key: Array | None) -> Assigned:
+    """The record of known values: states of shape (N,), or (N, T) where there are steps; its `log_total` is zero.
+
+    What values leave open of a structured prior is drawn with the key, and expected without one.
+    """
     shares = jax.nn.one_hot(value, layout.num_states)
     if terms.prior is None:
         return Assigned(shares, jnp.zeros((1,)), None)
     if terms.prior.present is not None:
         shares = jnp.where(terms.prior.present[..., None], shares, 0.0)
-    return Assigned(layout.to_cells(shares), jnp.zeros((1,)), terms.prior.statistics(value))
+    if key is None:
+        return Assigned(layout.to_cells(shares), jnp.zeros((1,)), terms.prior.statistics(value))
+    return Assigned(layout.to_cells(shares), jnp.zeros((1,)), terms.prior.sample_statistics(key, value))
 
 
 def _linear(marginals: Array, unary: Array) -> Array:

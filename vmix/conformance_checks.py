@@ -136,7 +136,7 @@ def _conditional_gap(case: Case, name: str, globals_: dict, batch: Batch, states
 
     def differences(globals_: dict, batch: Batch, states: Array, noise: Array) -> tuple[Array, Array]:
         terms, _ = batch_terms(plan, globals_, plan.params, batch)
-        expected = gather(plan, terms, given(plan.layout, terms, states), key=None)
+        expected = gather(plan, terms, given(plan.layout, terms, states, key=None), key=None)
         density = site_density(plan, name, globals_, plan.params, batch, expected)
         exponent = conditional.solve(density, conditional.probe(globals_[name]))
         points = conditional.scatter(noise, exponent.mode(globals_[name]))

@@ -71,6 +71,25 @@ def settled(value: Value | None, name: str) -> Value:
     return value
 
 
+def without_self_moves(probs: Array) -> Array:
+    """Transition probabilities with zeros on the diagonal, from those to the K - 1 other states in their order.
+
+    Args:
+        probs: at [k, i] the probability of the i-th state that is not k, shape (..., K, K - 1): draws of
+            `Dirichlet(jnp.ones((K, K - 1)))`, for a `vmix.distributions.HiddenSemiMarkov`.
+
+    Returns:
+        Shape (..., K, K).
+
+    Example:
+        >>> without_self_moves(jnp.array([[0.25, 0.75], [0.5, 0.5], [1.0, 0.0]])).tolist()
+        [[0.0, 0.25, 0.75], [0.5, 0.0, 0.5], [1.0, 0.0, 0.0]]
+    """
+    before = [(0, 0)] * (probs.ndim - 1)
+    lower = jnp.pad(probs, [*before, (0, 1)])
+    return jnp.tril(lower, -1) + jnp.triu(jnp.pad(probs, [*before, (1, 0)]), 1)
+
+
 def stick_breaking(v: Array) -> Array:
     """Weights w_k = v_k prod_{j<k} (1 - v_j), the last taking what is left.
 

@@ -1,8 +1,9 @@
 """Structured discrete distributions as NumPyro distributions: what every engine sums out or draws as a whole."""
 
 from vmix.distributions.augmented import Augmented
+from vmix.distributions.hidden_semi_markov import HiddenSemiMarkov
 from vmix.distributions.markov_chain import MarkovChain
 from vmix.distributions.structured import Posterior, StructuredDiscrete
 from vmix.distributions.topic_counts import TopicCounts
 
-__all__ = ["Augmented", "MarkovChain", "Posterior", "StructuredDiscrete", "TopicCounts"]
+__all__ = ["Augmented", "HiddenSemiMarkov", "MarkovChain", "Posterior", "StructuredDiscrete", "TopicCounts"]

@@ -4,27 +4,23 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
 from vmix.distributions import chain_paths, chain_posterior
 from vmix.distributions.chain_recursions import Chain
+from vmix.distributions.parameters import (
+    broadcast,
+    check_mask_shape,
+    check_mask_values,
+    check_rows,
+    inward,
+    outward,
+)
 from vmix.distributions.structured import Posterior, StructuredDiscrete
 from vmix.numerics import safe_log
 
 METHODS = ("auto", "sequential", "associative")
-
-
-def _inward(array: jax.Array, batch: tuple[int, ...], num_tail: int) -> jax.Array:
-    """Bring `(*batch, T)` to `(T, B)`, or with a tail of two `(*batch, T, K)` to `(T, K, B)`."""
-    tail = array.shape[array.ndim - num_tail :]
-    return jnp.moveaxis(jnp.broadcast_to(array, batch + tail).reshape(math.prod(batch), *tail), 0, -1)
-
-
-def _outward(array: jax.Array, batch: tuple[int, ...]) -> jax.Array:
-    """Undo `_inward`."""
-    return jnp.moveaxis(array, -1, 0).reshape(batch + array.shape[:-1])
 
 
 def _sum_to(array: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -92,9 +88,9 @@ class MarkovChain(StructuredDiscrete):
         self.num_steps, self.time_varying, self.method = num_steps, time_varying, method
         self._check_shapes()
         masked = () if self.present is None else self.present.shape[:-1]
-        batch = _broadcast("the batch of the mask", masked, "the parameters'", self._parameter_batch())
+        batch = broadcast("the batch of the mask", masked, "the parameters'", self._parameter_batch())
         if validate_args is not False:
-            self._check_mask()
+            check_mask_values(self.present)
         super().__init__(batch, (num_steps,), validate_args=validate_args)
 
     def _check_shapes(self) -> None:
@@ -112,42 +108,16 @@ class MarkovChain(StructuredDiscrete):
                 f"initial_probs of {num_states} states and time_varying={self.time_varying} it needs "
                 f"(*batch, {', '.join(map(str, tail))})"
             )
-        if self.present is not None and (self.present.dtype != bool or self.present.shape[-1:] != (self.num_steps,)):
-            raise ValueError(
-                f"mask has shape {self.present.shape} and type {self.present.dtype}; it needs (*batch, "
-                f"{self.num_steps}) and bool, True where a step exists: jnp.arange(num_steps) < lengths[..., None]"
-            )
-
-    def _check_mask(self) -> None:
-        if self.present is None or isinstance(self.present, jax.core.Tracer):
-            return
-        if np.any(np.diff(np.asarray(self.present).astype(np.int8), axis=-1) > 0):
-            raise ValueError(
-                "mask has a gap: a step exists after one that does not; mask sequences at their end only, and give a "
-                "step without evidence a row of zeros in `unary`"
-            )
+        check_mask_shape(self.present, self.num_steps)
 
     def validate_args(self, strict: bool = True) -> None:
         """Check that rows are probabilities, as far as they are concrete; `strict` refuses values that are not."""
         for name in ("initial_probs", "transition_probs"):
-            probs = getattr(self, name)
-            if isinstance(probs, jax.core.Tracer):
-                if strict:
-                    raise RuntimeError(f"{name} is traced by jit; its values cannot be checked")
-                continue
-            rows = np.asarray(probs, np.float64)
-            # rounding of the row and of its normalisation
-            tolerance = 8 * math.sqrt(rows.shape[-1]) * float(jnp.finfo(probs.dtype).eps) + 1e-6
-            error = np.abs(rows.sum(-1) - 1).max(initial=0)
-            if not error <= tolerance or rows.min(initial=0) < 0:
-                raise ValueError(
-                    f"{name} has a row that is no distribution: smallest entry {rows.min(initial=0):.3g}, sum off by "
-                    f"{error:.3g}; divide by probs.sum(-1, keepdims=True)"
-                )
+            check_rows(name, getattr(self, name), strict=strict)
 
     def _parameter_batch(self) -> tuple[int, ...]:
         batch = self.transition_probs.shape[: -3 if self.time_varying else -2]
-        return _broadcast("the batch of initial_probs", self.initial_probs.shape[:-1], "transition_probs'", batch)
+        return broadcast("the batch of initial_probs", self.initial_probs.shape[:-1], "transition_probs'", batch)
 
     @property
     def num_values(self) -> int:
@@ -167,13 +137,13 @@ class MarkovChain(StructuredDiscrete):
             tail = array.shape[array.ndim - num_tail :]
             return jnp.moveaxis(jnp.broadcast_to(array, own + tail).reshape(math.prod(own), *tail), 0, -1).astype(dtype)
 
-        present = None if self.present is None else _inward(self.present, batch, 1)
+        present = None if self.present is None else inward(self.present, batch, 1)
         return Chain(
             columns(potentials["initial"], 1), columns(potentials["transition"], 3 if self.time_varying else 2), present
         )
 
     def _whole_batch(self, name: str, batch: tuple[int, ...]) -> tuple[int, ...]:
-        return _broadcast(f"the batch of {name}", batch, "the chain's", self.batch_shape)
+        return broadcast(f"the batch of {name}", batch, "the chain's", self.batch_shape)
 
     def _enter(self, unary: jax.Array) -> tuple[Chain, jax.Array, tuple[int, ...]]:
         unary = jnp.asarray(unary)
@@ -186,14 +156,14 @@ class MarkovChain(StructuredDiscrete):
         dtype = jnp.result_type(unary, self.initial_probs, self.transition_probs)
         if self.present is not None:
             unary = jnp.where(self.present[..., None], unary, 0)
-        return self._chain(self.potentials(), batch, dtype), _inward(unary.astype(dtype), batch, 2), batch
+        return self._chain(self.potentials(), batch, dtype), inward(unary.astype(dtype), batch, 2), batch
 
     def _counts(self, counts: Chain, batch: tuple[int, ...]) -> dict[str, jax.Array]:
         """Bring the recursions' counts to the shapes of the parameters."""
         own = batch if math.prod(self._parameter_batch()) != 1 else ()
         return {
-            "initial": _sum_to(_outward(counts.log_initial, own), self.initial_probs.shape),
-            "transition": _sum_to(_outward(counts.log_transition, own), self.transition_probs.shape),
+            "initial": _sum_to(outward(counts.log_initial, own), self.initial_probs.shape),
+            "transition": _sum_to(outward(counts.log_transition, own), self.transition_probs.shape),
         }
 
     @validate_sample
@@ -205,7 +175,7 @@ class MarkovChain(StructuredDiscrete):
         value = jnp.asarray(value)
         batch = self._whole_batch("value", value.shape[:-1])
         chain = self._chain(potentials, batch, jnp.result_type(*potentials.values()))
-        return chain_paths.log_probability(chain, _inward(value.astype(jnp.int32), batch, 1)).reshape(batch)
+        return chain_paths.log_probability(chain, inward(value.astype(jnp.int32), batch, 1)).reshape(batch)
 
     def statistics(self, value: jax.Array) -> dict[str, jax.Array]:
         """Count first states and moves in `value`, shape `(*batch, T)`; the shapes of `potentials()`."""
@@ -218,7 +188,7 @@ class MarkovChain(StructuredDiscrete):
         batch, potentials = tuple(sample_shape) + self.batch_shape, self.potentials()
         chain = self._chain(potentials, batch, jnp.result_type(*potentials.values()))
         path = chain_paths.sample_prior(key, chain, num_steps=self.num_steps, batch=math.prod(batch))
-        return _outward(path, batch)
+        return outward(path, batch)
 
     def log_normalizer(self, unary: jax.Array) -> jax.Array:
         """Return `log sum_c p(c) exp(sum_t unary[t, c_t])`; see `StructuredDiscrete`."""
@@ -229,22 +199,22 @@ class MarkovChain(StructuredDiscrete):
         """Run forward-backward once; see `StructuredDiscrete`."""
         chain, unary, batch = self._enter(unary)
         total, marginals, counts = chain_posterior.posterior(chain, unary, self.method)
-        return Posterior(total.reshape(batch), _outward(marginals, batch), self._counts(counts, batch))
+        return Posterior(total.reshape(batch), outward(marginals, batch), self._counts(counts, batch))
 
     def sample_posterior(self, key: jax.Array, unary: jax.Array) -> jax.Array:
         """Filter forward, sample backward; see `StructuredDiscrete`."""
         chain, unary, batch = self._enter(unary)
-        return _outward(chain_paths.sample_posterior(key, chain, unary, self.method), batch)
+        return outward(chain_paths.sample_posterior(key, chain, unary, self.method), batch)
 
     def mode(self, unary: jax.Array) -> jax.Array:
         """Return the most probable path (Viterbi), the lowest states among equals; see `StructuredDiscrete`."""
         chain, unary, batch = self._enter(unary)
-        return _outward(chain_paths.mode(chain, unary), batch)
+        return outward(chain_paths.mode(chain, unary), batch)
 
     def filtered(self, unary: jax.Array) -> jax.Array:
         """Return `p(c_t = k | unary_1..t)`, shape `(*batch, T, K)`; 0 at absent steps."""
         chain, unary, batch = self._enter(unary)
-        filtered = _outward(jnp.exp(chain_posterior.log_filtered(chain, unary, self.method)), batch)
+        filtered = outward(jnp.exp(chain_posterior.log_filtered(chain, unary, self.method)), batch)
         return filtered if self.present is None else jnp.where(self.present[..., None], filtered, 0)
 
     def forecast(self, unary: jax.Array, steps: int) -> jax.Array:
@@ -269,10 +239,3 @@ class MarkovChain(StructuredDiscrete):
 
         _, ahead = jax.lax.scan(step, state, None, length=steps)
         return jnp.moveaxis(ahead[..., 0, :], 0, -2)
-
-
-def _broadcast(name: str, shape: tuple[int, ...], other: str, onto: tuple[int, ...]) -> tuple[int, ...]:
-    try:
-        return jnp.broadcast_shapes(shape, onto)
-    except ValueError:
-        raise ValueError(f"{name} is {shape} and does not broadcast with {other} batch {onto}") from None

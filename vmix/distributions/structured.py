@@ -27,9 +27,17 @@ class StructuredDiscrete(dist.Distribution):
 
     A subclass sets `event_shape` to `(T,)` and defines what raises NotImplementedError here. The batch of `unary` may
     be larger than the distribution's own: parameters without a batch serve `(S, T, K)`.
+
+    Where hidden variables `h` beside `c` make the potentials linear, `log p(c, h) = <potentials, statistics(c, h)>`,
+    `h` is summed out of every density, `statistics` and `posterior` take its expectation, and `sample_statistics`
+    draws it.
+
+    Attributes:
+        present: Boolean, whether a step exists, shape `(*batch, T)`; None where every step does.
     """
 
     has_enumerate_support = False
+    present: jax.Array | None = None
 
     @constraints.dependent_property(is_discrete=True, event_dim=1)
     def support(self) -> constraints.Constraint:
@@ -48,6 +56,13 @@ class StructuredDiscrete(dist.Distribution):
     def statistics(self, value: jax.Array) -> dict[str, jax.Array]:
         """Count what happens in `value`, shape `(*batch, T)`; the shapes of `potentials()`, as in `Posterior`."""
         raise NotImplementedError
+
+    def sample_statistics(self, key: jax.Array, value: jax.Array) -> dict[str, jax.Array]:
+        """Draw what `value` leaves open, `h ~ p(h | c)`, and count; `statistics(value)` where it leaves nothing open.
+
+        With these in place of `statistics`, the draws of conjugate parameters are exact.
+        """
+        return self.statistics(value)
 
     def log_normalizer(self, unary: jax.Array) -> jax.Array:
         """Return `log sum_c p(c) exp(sum_t unary[t, c_t])`.
