@@ -31,6 +31,7 @@ import numpyro.distributions as dist
 from jax import Array
 
 from vmix.checks import first_rows
+from vmix.distributions import ScaledCounts
 from vmix.networks import check_pixels, decode, encode, usual_widths
 from vmix.overdispersion import effective_tokens
 from vmix.priors import check_documents, longest_document, scale_counts, settle, settled
@@ -141,9 +142,7 @@ class VAEGMMMLDA:
             z = numpyro.sample("z", _where(seen, p_z))
             p_x = decode(z, hidden=settled(self.hidden, "hidden"), data_dim=x.shape[1], pixels=self.pixels)
             numpyro.sample("x", _where(seen, p_x), obs=x)
-            words = dist.MultinomialProbs(
-                phi[c], jnp.round(tokens.sum(-1)).astype(int), total_count_max=self.max_tokens
-            )
+            words = ScaledCounts(phi[c], total, total_count_max=self.max_tokens)
             numpyro.sample("y", words, obs=tokens)
 
     def guide(self, x: Array, y: Array, seen: Array | None = None) -> None:

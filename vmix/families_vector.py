@@ -16,6 +16,7 @@ from numpyro.distributions import (
     Normal,
 )
 
+from vmix.distributions.scaled_counts import ScaledCounts
 from vmix.families_protocol import EXACT, LOG_2PI, Family, Frame, as_float, framed_moments, standard_frame
 from vmix.numerics import safe_log
 
@@ -108,7 +109,7 @@ class MultinomialFamily(Family):
     """Multinomial(n, p): t = x, eta = log p (-inf where p is 0), A = 0, h = log n! - sum_v log x_v!, n = sum_v x_v."""
 
     name = "Multinomial"
-    members = {MultinomialProbs: {"probs": 1}, MultinomialLogits: {"logits": 1}}
+    members = {MultinomialProbs: {"probs": 1}, MultinomialLogits: {"logits": 1}, ScaledCounts: {"probs": 1}}
 
     def statistics(self, base: Distribution, value: Array, frame: Frame) -> Array:
         """Return the counts x."""
