@@ -6,7 +6,10 @@ A sweep is
     S = sum_n r_nk E_q[t(x_n)]                                                   (compression)
     theta_b <- argmax E[log p(theta_b, ...)]   for each block b                  (M-step, on S alone)
 
-and, where there are networks, Optax steps on the same free energy over minibatches, with S kept as a running
+A latent that every datum has of its own is moved to its mode with the globals, or gets a mean-field factor
+(`vmix.mean_field`): then the sweep is one of variational EM (Blei, Ng and Jordan, 2003).
+
+Where there are networks, Optax takes steps on the same free energy over minibatches, with S kept as a running
 average over about one pass through the data (Cappe and Moulines, 2009).
 """
 
@@ -24,6 +27,7 @@ from jax import Array
 from vmix.engine import Data, Info, Partial, Schedule, Start, check_options, sum_over_blocks
 from vmix.free_energy import Evaluation, evaluate
 from vmix.log_joint import Batch, Expected, gather, has_row_priors
+from vmix.mean_field import MEAN_FIELD, MODE, check_factors, factorise
 from vmix.plan import Plan
 from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK, ProgramError
 from vmix.streaming import refuse_streaming
@@ -34,13 +38,28 @@ BLOCK_ROWS = 1 << 17  # bounds memory; smaller blocks are slower, for their prod
 
 
 class EMState(NamedTuple):
-    """What the next sweep needs."""
+    """What the next sweep needs.
+
+    Attributes:
+        globals: values of the globals; of a site with a mean-field factor, its mean.
+        params: network parameters.
+        opt_state: of the networks' optimiser.
+        running: running statistics, for minibatches.
+        key: randomness.
+        points: sites with a mean-field factor, at exp(E_q[log theta]), where the E-step takes them.
+    """
 
     globals: dict[str, Array]
     params: dict[str, Any]
     opt_state: Any
     running: Expected | None
     key: Array
+    points: dict[str, Array]
+
+    @property
+    def values(self) -> dict[str, Array]:
+        """The globals as the E-step takes them."""
+        return {**self.globals, **self.points}
 
     @property
     def average(self) -> Expected:
@@ -62,6 +81,10 @@ class EM:
         num_sweeps: sweeps at most; a sweep is one pass over the data.
         batch_size: rows a minibatch; None takes all the data, or 256 rows where there are networks.
         estimate: "map" (with the priors of the globals) or "ml" (without).
+        per_datum: what a continuous latent gets that every datum has of its own and no encoder infers: "mode", its most
+            probable value, or "mean-field", a factor in the family of its complete conditional, which must be a
+            Dirichlet. Then the objective is the evidence lower bound, and concentrations may be below 1. The prior of
+            such a latent counts then for `estimate="ml"` too.
         tolerance: stop when the objective rises by less, nats per datum a sweep; None never stops early.
             Only full-data sweeps without networks are judged.
         learning_rate: of Adam on the networks, decayed by a cosine over all sweeps.
@@ -76,6 +99,7 @@ class EM:
     num_sweeps: int = 200
     batch_size: int | None = None
     estimate: str = "map"
+    per_datum: str = MODE
     tolerance: float | None = 1e-6
     learning_rate: float = 1e-3
     optimizer: optax.GradientTransformation | None = None
@@ -86,6 +110,8 @@ class EM:
         check_options(self, positive=("num_sweeps", "batch_size", "restarts"))
         if self.estimate not in ("map", "ml"):
             raise ValueError(f'EM(estimate=) must be "map" or "ml", found {self.estimate!r}')
+        if self.per_datum not in (MODE, MEAN_FIELD):
+            raise ValueError(f'EM(per_datum=) must be "mode" or "mean-field", found {self.per_datum!r}')
 
     @property
     def num_steps_total(self) -> int:
@@ -101,8 +127,11 @@ class EM:
         """Refuse what cannot be done.
 
         Raises:
-            ProgramError: for minibatches where a global's likelihood does not compress.
+            ProgramError: for minibatches where a global's likelihood does not compress, and for mean-field factors
+                that have no closed form.
         """
+        if self.per_datum == MEAN_FIELD:
+            check_factors(plan)
         if self._rows(plan, num_rows) < num_rows:
             self._refuse_dense(plan, "cannot take minibatches", "use EM(batch_size=None), or SVI")
 
@@ -126,7 +155,10 @@ class EM:
         running = None
         if self._rows(plan, data.num_rows) < data.num_rows:
             running = self._all_statistics(plan, start, data, key)
-        return EMState(start.globals, start.params, opt_state, running, key)
+        names = plan.per_datum if self.per_datum == MEAN_FIELD else ()
+        # the first E-step is made at the start itself
+        points = {name: start.globals[name] for name in names}
+        return EMState(start.globals, start.params, opt_state, running, key, points)
 
     def step(self, plan: Plan, state: EMState, data: Data, schedule: Schedule) -> tuple[EMState, Info]:
         """One sweep."""
@@ -169,6 +201,8 @@ class EM:
         if site.role == LATENT and site.has_encoder:
             closed = name in plan.frames
             return "encoder's moments E_q[t(z)]" if closed else "one draw from the encoder", "variational"
+        if site.role == LATENT and self.per_datum == MEAN_FIELD:
+            return f"mean-field factor, {plan.conditionals[name].name}", "variational"
         if site.role in (GLOBAL, LATENT):
             if name in plan.conditionals:
                 return f"closed-form mode, {plan.conditionals[name].name}", "exact"
@@ -194,10 +228,14 @@ class EM:
             total = sum_over_blocks(lambda rows: self.reduce(plan, state, rows, schedule, 0), data, block_rows=size)
             return self.apply(plan, state, total, data.rows(0, min(2, data.num_rows)), schedule)
         key, draw_key = jax.random.split(state.key)
+        before = state.params
         result, params, opt_state = self._evaluate_and_step(plan, state, data, schedule, draw_key, data.num_rows)
         expected = gather(plan, result.terms, result.assigned, key=None)
+        state = state._replace(params=params, opt_state=opt_state, key=key)
+        if state.points:
+            factors, result = factorise(plan, state.values, before, result, expected)
+            state = state._replace(globals={**state.globals, **factors.means}, points=factors.points)
         total = Partial(expected, result.per_datum.sum())
-        state = EMState(state.globals, params, opt_state, None, key)
         return self._finish_sweep(plan, state, total, result, data.num_rows)
 
     def _is_reducible(self, plan: Plan, state: EMState, data: Data, schedule: Schedule) -> bool:
@@ -215,7 +253,7 @@ class EM:
         self, plan: Plan, state: EMState, total: Partial, result: Evaluation, num_rows: int
     ) -> tuple[EMState, Info]:
         objective = (self._log_prior(result) + total.log_evidence) / num_rows
-        globals_ = self._m_step(plan, state.globals, state.params, result.batch, total.expected)
+        globals_ = self._m_step(plan, state, result.batch, total.expected)
         return state._replace(globals=globals_), Info(objective, {}, {})
 
     def _minibatch_sweep(self, plan: Plan, state: EMState, data: Data, schedule: Schedule) -> tuple[EMState, Info]:
@@ -231,9 +269,10 @@ class EM:
             result, params, opt_state = self._evaluate_and_step(plan, carry, rows, schedule, batch_key, num_rows)
             fresh = gather(plan, result.terms, result.assigned, key=None)
             running = blend(carry.average, fresh, weight=size / num_rows, scale=num_rows / size)
-            globals_ = self._m_step(plan, carry.globals, params, result.batch, running)
+            carry = carry._replace(params=params, opt_state=opt_state, running=running)
+            globals_ = self._m_step(plan, carry, result.batch, running)
             objective = result.per_datum.mean() + self._log_prior(result) / num_rows
-            return EMState(globals_, params, opt_state, running, carry.key), objective
+            return carry._replace(globals=globals_), objective
 
         state, objectives = jax.lax.scan(one, state, (order, keys))
         return state._replace(key=key), Info(objectives.mean(), {}, {})
@@ -246,7 +285,7 @@ class EM:
         def loss(params: Mapping) -> tuple[Array, Evaluation]:
             result = evaluate(
                 plan,
-                state.globals,
+                state.values,
                 params,
                 data.args,
                 key=key,
@@ -267,9 +306,12 @@ class EM:
         """The priors' share of the objective: none for maximum likelihood, which does not climb it."""
         return result.log_prior if self.estimate == "map" else 0.0
 
-    def _m_step(self, plan: Plan, globals_: dict, params: dict, batch: Batch, expected: Expected) -> dict[str, Array]:
-        frozen = jax.lax.stop_gradient((globals_, params))
-        return maximise(plan, *frozen, batch, expected, with_prior=self.estimate == "map")
+    def _m_step(self, plan: Plan, state: EMState, batch: Batch, expected: Expected) -> dict[str, Array]:
+        """New values of the globals; sites with a mean-field factor stay at its mean."""
+        frozen = jax.lax.stop_gradient((state.values, state.params))
+        moved = tuple(name for name in plan.globals if name not in state.points)
+        found = maximise(plan, *frozen, batch, expected, with_prior=self.estimate == "map", only=moved)
+        return found | {name: state.globals[name] for name in state.points}
 
     def _all_statistics(self, plan: Plan, start: Start, data: Data, key: Array) -> Expected:
         """Statistics of all rows at the start, gathered batch by batch (leftover rows count by proportion)."""

@@ -82,6 +82,13 @@ class Exponent(abc.ABC):
         """Return the expectation of the site, in its shape."""
         return self.distribution.mean
 
+    def expected_point(self) -> jax.Array:
+        """Return the point `v` with `t(v) = E[t]`, in the site's shape, where the family has one.
+
+        A log joint that is linear in `t` takes its expectation there. The point may lie off the support.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no point at which t(v) is its expectation")
+
     def log_prob(self, value: jax.Array) -> jax.Array:
         """Return the normalised log density of `value`, summed to a scalar, in nats."""
         return jnp.sum(self.distribution.log_prob(value))
@@ -98,6 +105,8 @@ class Conditional(abc.ABC, Generic[E]):
     """Trailing dimensions of the value that form one block; different blocks must be independent."""
     statistics: ClassVar[str]
     """What the log joint must be linear in, in words."""
+    has_expected_point: ClassVar[bool] = False
+    """Whether exponents have an `expected_point`, and the log joint was checked to be linear off the support too."""
     spread: ClassVar[tuple[float, float]] = (0.1, 2.0)
     """Smallest and largest standard deviation of `u` at the points of verification."""
 

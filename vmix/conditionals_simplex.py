@@ -11,6 +11,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from jax.scipy.special import digamma
 from jax.tree_util import register_dataclass
 
 from vmix.conditionals_contract import Conditional, Exponent, LogDensity, gradient_and_curvature
@@ -47,6 +48,13 @@ class DirichletExponent(Exponent):
         total = jnp.sum(positive, axis=-1, keepdims=True)
         inside = (total > 0) & jnp.isfinite(total)
         return jnp.where(inside, positive / jnp.where(inside, total, 1), fallback)
+
+    def expected_point(self) -> jax.Array:
+        """Return `exp E[log w] = exp(digamma(alpha_k) - digamma(sum alpha))`, which sums to less than 1."""
+        alpha = self.power + 1
+        log_point = digamma(alpha) - digamma(jnp.sum(alpha, axis=-1, keepdims=True))
+        # an entry that rounds to 0 would have an infinite density; a bound touches at any point inside
+        return jnp.maximum(jnp.exp(log_point), jnp.finfo(alpha.dtype).tiny)
 
     def sample(self, key: jax.Array) -> jax.Array:
         """Draw normalised Gamma variables in log space; no entry is zero, even for concentrations of 1e-3."""
@@ -87,6 +95,8 @@ class _SimplexFamily(Conditional[DirichletExponent]):
 class DirichletConditional(_SimplexFamily):
     """Dirichlet rows by entries that vary independently: `alpha_k - 1 = w_k df/dw_k`."""
 
+    has_expected_point: ClassVar[bool] = True
+
     def retract(self, value: jax.Array, u: jax.Array) -> jax.Array:
         """Return `w exp(u)`, off the simplex."""
         return value * jnp.exp(u)
@@ -106,6 +116,11 @@ class DirichletConditional(_SimplexFamily):
 @dataclass(frozen=True)
 class SoftmaxDirichletConditional(_SimplexFamily):
     """Dirichlet rows by softmax logits: `df/du = (alpha - 1) - T w`, with `T` from one Hessian-vector product."""
+
+    @property
+    def name(self) -> str:
+        """The family's name, another than that of entries that are used as they are."""
+        return "Dirichlet (normalised)"
 
     def retract(self, value: jax.Array, u: jax.Array) -> jax.Array:
         """Return `softmax(log w + u)`."""

@@ -284,12 +284,13 @@ def culprit(plan: Plan, start: Start, data: Data) -> str:
     bad_global = [name for name, value in start.globals.items() if not bool(jnp.isfinite(value).all())]
     if bad_global:
         return f"site {bad_global[0]!r} itself is not finite"
-    for name in plan.names(GLOBAL):
+    for name in plan.globals:
         at = model_sites(plan, start.globals, latents, start.params, args)[name]
         if not bool(jnp.isfinite(at["fn"].log_prob(at["value"])).all()) and plan.sites[name].family in _CORNERS:
+            instead = 'EM(per_datum="mean-field")' if name in plan.per_datum else 'EM(estimate="ml")'
             return (
                 f"site {name!r} has reached the edge of its support, where its prior density is not finite, so there "
-                'is no mode: raise its concentration, or use Gibbs(), SVI() or EM(estimate="ml")'
+                f"is no mode: raise its concentration, or use Gibbs(), SVI() or {instead}"
             )
     for name, site in model_sites(plan, start.globals, latents, start.params, args).items():
         log_prob = np.asarray(site["fn"].log_prob(site["value"]))

@@ -13,13 +13,13 @@ import numpy as np
 from jax import Array
 from numpyro import handlers
 
-from vmix.assignments import expect
 from vmix.checks import as_data, check_positive_int, check_same_length, check_seed, check_width
 from vmix.door import check_record
 from vmix.enumeration import has_steps
 from vmix.free_energy import Evaluation, evaluate
 from vmix.layout import collapse
-from vmix.log_joint import Batch, batch_terms, gather, guide_factors, model_sites, state_log_weights
+from vmix.log_joint import batch_terms, gather, guide_factors, model_sites
+from vmix.mean_field import MEAN_FIELD, MODE, Factors, factorise
 from vmix.plan import Plan, central
 from vmix.program import OBSERVED, ProgramError
 from vmix.supports import SupportCheck
@@ -36,10 +36,13 @@ class Predictor:
         plan: the plan.
         globals_: values of the globals, one or several draws along the first axis.
         params: network parameters.
+        per_datum: what latents of a datum without an encoder get on new data: their "mode", or a "mean-field" factor.
     """
 
-    def __init__(self, plan: Plan, globals_: dict[str, Array], params: dict[str, Any]) -> None:
-        self.plan, self.globals, self.params = plan, globals_, params
+    def __init__(
+        self, plan: Plan, globals_: dict[str, Array], params: dict[str, Any], *, per_datum: str = MODE
+    ) -> None:
+        self.plan, self.globals, self.params, self.treatment = plan, globals_, params, per_datum
         self._twins: dict[int, Predictor] = {}
 
     @cached_property
@@ -48,7 +51,7 @@ class Predictor:
         if self.plan.layout.discrete:
             return self.plan.layout.num_states
         one = {name: value[0] for name, value in self.globals.items()}
-        shapes = jax.eval_shape(lambda: self._evaluate(one, self.params, self.plan.template).terms.augmented)
+        shapes = jax.eval_shape(lambda: self._augmented(one, self.params, self.plan.template))
         sizes = [jax.eval_shape(lambda fn: fn.proportions(), fn).shape[-1] for fn, _ in shapes.values()]
         return sizes[0] if sizes else None
 
@@ -150,7 +153,7 @@ class Predictor:
         steps = arrays[0].shape[1]
         if steps not in self._twins:
             plan = replace(self.plan, layout=replace(layout, num_steps=steps))
-            self._twins[steps] = Predictor(plan, self.globals, self.params)
+            self._twins[steps] = Predictor(plan, self.globals, self.params, per_datum=self.treatment)
         return self._twins[steps]
 
     def word_probs(self, *data: Any) -> dict[str, np.ndarray]:
@@ -161,7 +164,7 @@ class Predictor:
     def _word_probs(self) -> Callable:
         def compute(globals_: dict, params: dict, rows: tuple) -> dict[str, Array]:
             def one(values: dict) -> dict[str, Array]:
-                augmented = self._evaluate(values, params, rows).terms.augmented
+                augmented = self._augmented(values, params, rows)
                 return {name: fn.word_probs() for name, (fn, _) in augmented.items()}
 
             return jax.tree.map(lambda a: a.mean(0), self._over_draws(one, globals_))
@@ -172,9 +175,9 @@ class Predictor:
     def _responsibilities(self) -> Callable:
         def compute(globals_: dict, params: dict, rows: tuple) -> Array:
             def one(values: dict) -> Array:
-                result = self._evaluate(values, params, rows)
                 if not self.plan.layout.discrete:
-                    return next(fn.proportions() for fn, _ in result.terms.augmented.values())
+                    return next(fn.proportions() for fn, _ in self._augmented(values, params, rows).values())
+                _, result = self._folded(values, params, rows)
                 return self.plan.layout.to_rows(self._shares(result.assigned.shares, rows))
 
             return self._over_draws(one, globals_).mean(0)
@@ -185,7 +188,7 @@ class Predictor:
     def _per_datum(self) -> Callable:
         def compute(globals_: dict, params: dict, rows: tuple) -> Array:
             def one(values: dict) -> Array:
-                result = self._evaluate(values, params, rows)
+                _, result = self._folded(values, params, rows)
                 return jnp.broadcast_to(result.per_datum, (rows[0].shape[0],))
 
             values = self._over_draws(one, globals_)
@@ -208,8 +211,7 @@ class Predictor:
 
         def compute(globals_: dict, params: dict, rows: tuple) -> dict[str, Array]:
             def one(values: dict) -> dict[str, Array]:
-                values = self._folded(values, params, rows)
-                result = evaluate(self.plan, values, params, rows, key=jax.random.key(0))
+                values, result = self._folded(values, params, rows)
                 _, factors = guide_factors(self.plan, params, rows, key=jax.random.key(0))
                 latents = {name: factor.mean for name, factor in factors.items()}
                 sites = model_sites(self.plan, values, latents, params, rows)
@@ -221,29 +223,51 @@ class Predictor:
 
         return jax.jit(compute)
 
-    def _evaluate(self, values: dict, params: dict, rows: tuple) -> Evaluation:
-        """The free energy of some rows; a fixed key: the score of a datum is the same number every time."""
-        values = self._folded(values, params, rows)
-        return evaluate(self.plan, values, params, rows, key=jax.random.key(0))
+    def _augmented(self, values: dict, params: dict, rows: tuple) -> dict:
+        """The observed sites with hidden variables of their own, at the folded latents, and their values."""
+        values, result = self._folded(values, params, rows)
+        return batch_terms(self.plan, values, params, result.batch)[0].augmented
 
-    def _folded(self, values: dict, params: dict, rows: tuple) -> dict[str, Array]:
-        """The globals, with the latents of these rows that have no encoder at their mode given the rest."""
-        plan = self.plan
-        if not plan.per_datum:
-            return values
-        shared = {name: value for name, value in values.items() if name not in plan.per_datum}
-        latents, _ = guide_factors(plan, params, rows, key=jax.random.key(0))
-        seeded = handlers.substitute(handlers.seed(plan.program.model, jax.random.key(0)), substitute_fn=central)
+    def _folded(self, values: dict, params: dict, rows: tuple) -> tuple[dict, Evaluation]:
+        """Find the latents of these rows that have no encoder, given the rest.
+
+        Returns:
+            The globals with these latents at their mode or the mean of their factor, and the free energy of the rows;
+            its key is fixed: the score of a datum is the same number every time.
+        """
+        shared = {name: value for name, value in values.items() if name not in self.plan.per_datum}
+        look = partial(evaluate, self.plan, params=params, args=rows, key=jax.random.key(0))
+        if not self.plan.per_datum:
+            return values, look(values)
+
+        def sweep(own: dict) -> tuple[Factors, Evaluation]:
+            result = look({**shared, **own})
+            return self._update({**shared, **own}, params, result)
+
+        start = self._central(shared, params, rows)
+        points = jax.lax.fori_loop(0, FOLD_SWEEPS, lambda _, own: sweep(own)[0].points, start)
+        if self.treatment == MODE:
+            return {**shared, **points}, look({**shared, **points})
+        factors, result = sweep(points)
+        return {**shared, **factors.means}, result
+
+    def _update(self, values: dict, params: dict, result: Evaluation) -> tuple[Factors, Evaluation]:
+        """One update of the latents without an encoder, with the bound where they have factors."""
+        names = self.plan.per_datum
+        expected = gather(self.plan, result.terms, result.assigned, key=None)
+        if self.treatment == MEAN_FIELD:
+            return factorise(self.plan, values, params, result, expected)
+        moved = maximise(self.plan, values, params, result.batch, expected, only=names)
+        modes = {name: moved[name] for name in names}
+        return Factors(modes, modes), result
+
+    def _central(self, shared: dict, params: dict, rows: tuple) -> dict[str, Array]:
+        """The latents of some rows that have no encoder, in the middle of their prior."""
+        model, key = self.plan.program.model, jax.random.key(0)
+        latents, _ = guide_factors(self.plan, params, rows, key=key)
+        seeded = handlers.substitute(handlers.seed(model, key), substitute_fn=central)
         trace = handlers.trace(handlers.substitute(seeded, data={**shared, **latents, **params})).get_trace(*rows)
-        batch = Batch(rows, latents, {}, None)
-
-        def sweep(i: Array, values: dict) -> dict:
-            terms, _ = batch_terms(plan, values, params, batch)
-            assigned = expect(plan.layout, terms, state_log_weights(plan, terms, batch))
-            return maximise(plan, values, params, batch, gather(plan, terms, assigned, key=None), only=plan.per_datum)
-
-        start = {**shared, **{name: trace[name]["value"] for name in plan.per_datum}}
-        return jax.lax.fori_loop(0, FOLD_SWEEPS, sweep, start)
+        return {name: trace[name]["value"] for name in self.plan.per_datum}
 
     def _shares(self, shares: Array, rows: tuple) -> Array:
         layout = self.plan.layout

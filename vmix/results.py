@@ -17,6 +17,7 @@ from vmix.engine import Engine, Info, Start
 from vmix.environment import describe_environment
 from vmix.explaining import Explanation, explain_plan
 from vmix.families import Frame
+from vmix.mean_field import MODE
 from vmix.plan import Plan, bare_plan
 from vmix.predicting import Predictor
 from vmix.recipe import Stage
@@ -113,7 +114,7 @@ class Fit:
             describe_environment(),
             explain_plan(plan, engine),
             jax.tree.map(np.asarray, estimate.params),
-            Predictor(plan, predictive, estimate.params),
+            Predictor(plan, predictive, estimate.params, per_datum=_treatment(_settings(engine))),
             plan,
         )
 
@@ -170,7 +171,11 @@ class Fit:
         return self._predictor.sample(num_samples, component=component, seed=seed, mean=mean)
 
     def score(self, *data: ArrayLike) -> float:
-        """Mean elbo (log evidence where there is no latent), globals given, in nats per datum."""
+        """Mean elbo (log evidence where there is no latent), globals given, in nats per datum.
+
+        Latents of a datum without an encoder are given too, at their mode, except under `EM(per_datum="mean-field")`,
+        whose elbo has their prior and the entropy of their factor in it.
+        """
         return float(self._predictor.per_datum(*data).mean())
 
     def score_samples(self, *data: ArrayLike) -> np.ndarray:
@@ -273,7 +278,12 @@ def load(folder: str | Path, *, program: Any = None) -> Fit:
         config["environment"],
         Explanation.from_json(config["plan"]),
         tree["params"],
-        Predictor(plan, jax.tree.map(jnp.asarray, tree["predictive"]), jax.tree.map(jnp.asarray, tree["params"])),
+        Predictor(
+            plan,
+            jax.tree.map(jnp.asarray, tree["predictive"]),
+            jax.tree.map(jnp.asarray, tree["params"]),
+            per_datum=_treatment(config["settings"]["engine"]),
+        ),
         plan,
     )
 
@@ -319,6 +329,11 @@ def _draws(engine: Engine, history: History) -> dict[str, np.ndarray] | None:
     # an interrupted warm-up keeps its last draw
     warmup = min(getattr(engine, "num_warmup", 0), history.info.objective.shape[1] - 1)
     return {name: np.asarray(values[:, warmup:]) for name, values in history.info.draws.items()}
+
+
+def _treatment(settings: Mapping[str, Any]) -> str:
+    """What latents of a datum without an encoder get on new data: what they got in the fit, where the engine says."""
+    return settings.get("per_datum", MODE)
 
 
 def _history_record(engine: Engine, history: History, stages: list[Stage]) -> dict[str, Any]:

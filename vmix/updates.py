@@ -42,7 +42,7 @@ def maximise(
         batch: the data; only read by sites that do not compress.
         expected: expected statistics.
         with_prior: maximum a posteriori; False for maximum likelihood.
-        only: the globals to move; None moves all.
+        only: the globals to move; None moves all. Those without a recognised conditional move together or not at all.
         inside: where a mode lies on the edge of the support and has no finite density (a Dirichlet with concentrations
             below 1), take the mean: for starts.
 
@@ -60,7 +60,7 @@ def maximise(
         if inside:
             mode = jnp.where(jnp.isfinite(exponent.log_prob(mode)), mode, exponent.mean())
         values[name] = jnp.where(jnp.isfinite(mode).all(), mode, values[name])
-    if plan.others and only is None:
+    if plan.others and (only is None or set(plan.others) <= set(only)):
         values |= _ascend(plan, values, params, batch, expected, with_prior)
     return values
 

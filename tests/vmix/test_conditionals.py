@@ -166,7 +166,7 @@ PROGRAMS = [
     (beta_probability_of_bernoulli_data, "Beta"),
     (stick_breaking_fractions, "Beta"),
     (dirichlet_weights, "Dirichlet"),
-    (dirichlet_weights_that_the_program_normalises, "Dirichlet"),
+    (dirichlet_weights_that_the_program_normalises, "Dirichlet (normalised)"),
     (wishart_precision_of_normal_data, "Wishart"),
     (cholesky_factor_of_a_wishart_precision, "WishartCholesky"),
     (regression_coefficients_of_two_components, "Normal (blocks of size 4)"),

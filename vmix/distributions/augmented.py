@@ -13,6 +13,10 @@ class Augmented(Distribution):
     of `h` the bound of EM is the density itself,
     `<potentials, E[t]> + base + entropy of h = log_prob`.
 
+    The parameters need not be normalised: under a mean-field factor q an engine takes them at `exp(E_q[log theta])`,
+    which sums to less than 1. `log_prob` is then `log sum_h exp(<potentials, t> + base)` as it stands, a bound's share,
+    and the statistics are those of `h` in proportion to its terms.
+
     The class is abstract: a subclass gives the four methods below besides those of a NumPyro distribution.
     """
 

@@ -50,7 +50,7 @@ class TopicCounts(Augmented):
             `sample`; it may be fractional where only densities are asked for.
         max_tokens: the most tokens that a document may have; `sample` needs it where `total_count` is traced by JAX.
         validate_args: check the arguments, and the counts given to the methods, where their values are known. Pass
-            False for fractional counts.
+            False for fractional counts, and for weights that do not sum to 1.
 
     Raises:
         ValueError: shapes that disagree, rows of `weights` or `probs` off the simplex, a negative `total_count`.
