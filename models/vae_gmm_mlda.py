@@ -117,7 +117,7 @@ class VAEGMMMLDA:
     def _settled_weight(self) -> float | None:
         if isinstance(self.weight, str):
             raise ValueError(
-                f'weight is "{EFFECTIVE}", not settled on data yet: run model.with_data(x, y), as a fit does'
+                f"weight is {self.weight!r}, not settled on data yet: run model.with_data(x, y), as a fit does"
             )
         return self.weight
 

@@ -267,6 +267,21 @@ def test_topics_refuse_fractional_counts_and_weights_that_do_not_fit():
         MLDA(3, [1, 2]).connect(Observation(np.ones((4, 2))))
 
 
+def test_topics_scale_counts_to_what_they_are_worth(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(240) % 3
+    once = np.stack([rng.multinomial(20, p) for p in rng.dirichlet(np.full(30, 0.5), 3)[labels]])
+    mlda = MLDA(3, "effective", restarts=4, sweeps=20)
+    mlda.connect(Observation(6 * once, name="words"))
+    net = Network(mlda)
+    net.fit(rounds=2, progress=False)
+    assert 14 < float(mlda.params["worth0"]) < 28 and accuracy(labels, mlda.predict()) > 0.95
+    found = net.recognise(6 * once[:50])["mlda"].value
+    np.testing.assert_allclose(found, mlda.belief.value[:50], atol=1e-5)
+    with pytest.raises(ValueError, match='weights must be numbers above 0, one a modality, or "effective"'):
+        MLDA(3, "all")
+
+
 def test_program_of_the_users_own_is_a_module(cycle):
     x, labels = cycle
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpyro.handlers import seed
 from scipy.special import logsumexp
 
 import vmix
@@ -47,6 +48,18 @@ def test_words_are_expected_from_images(fit):
     words = fit.predict_proba(IMAGES, 0 * WORDS, SEEN) @ fit.posterior["phi"]
     known, marginal = WORDS * np.log(words), WORDS * np.log(WORDS.sum(0) / WORDS.sum())
     assert known.sum() > marginal.sum()
+
+
+def test_words_are_weighed_by_what_they_are_worth_unless_told():
+    words = np.concatenate([WORDS[8:], 5 * WORDS[8:]])  # the same shares: what five copies of a token are worth is one
+    settled = VAEGMMMLDA(num_components=3).with_data(np.tile(IMAGES[8:], (2, 1)), words)
+    assert 15 < settled.weight < 45 and settled.max_tokens == np.ceil(settled.weight)
+    assert VAEGMMMLDA(num_components=3, weight=12.5).with_data(IMAGES, WORDS).weight == 12.5
+    assert MODEL.with_data(IMAGES, WORDS).weight is None
+    with pytest.raises(ValueError, match="weight is 'effective', not settled on data yet"):
+        seed(VAEGMMMLDA().model, 0)(IMAGES, WORDS)
+    with pytest.raises(ValueError, match='weight must be a number above 0, "effective", or None'):
+        VAEGMMMLDA(weight="much")
 
 
 @pytest.mark.slow
