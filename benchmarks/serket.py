@@ -31,7 +31,7 @@ CASES = (
     *HELD_OUT,
 )
 ROUNDS = 5
-VAE_OPTIONS = {"latent_dim": 18, "epochs": 200, "batch_size": 500}
+VAE_OPTIONS = {"latent_dim": 18, "epochs": 60, "batch_size": 500}
 NUM_CLASSES = 10
 WEIGHTS = "effective"
 
