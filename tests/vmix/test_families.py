@@ -8,6 +8,7 @@ import pytest
 from jax.scipy.special import digamma, gammaln, logsumexp
 from numpyro.distributions import ExpandedDistribution
 
+from vmix.distributions import ScaledCounts
 from vmix.families import FAMILIES, Frame, contract, family_of, unwrap
 
 K, N, D = 3, 7, 4
@@ -72,6 +73,11 @@ CASES = {
     "exponential": (dist.Exponential, {"rate": positive(K, 1)}, positive(N)),
     "gamma": (dist.Gamma, {"concentration": positive(), "rate": positive(K, 1)}, positive(N)),
     "chi2": (dist.Chi2, {"df": 2 + positive(K, 1)}, positive(N)),
+    "scaled_counts": (
+        lambda probs: ScaledCounts(probs, 6),
+        {"probs": RNG.dirichlet(np.ones(D), (K, 1))},
+        0.3 * RNG.multinomial(6, np.ones(D) / D, N),
+    ),
 }
 IDENTITY = Frame(np.zeros(()), np.ones(()))
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())

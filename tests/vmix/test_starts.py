@@ -1,5 +1,7 @@
 """Starts: merged clusters against rows drawn from known ones, distortions, and several encoders as views."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,13 +9,14 @@ import pytest
 
 from vmix.distortion import distorted
 from vmix.door import prepare
-from vmix.engine import Data, Start
+from vmix.engine import Annealing, Data, Start
 from vmix.log_joint import Batch, batch_terms
 from vmix.merging import Pool, _fit, _union, merged_clusters
 from vmix.metrics import accuracy
 from vmix.mixture_start import View, _cluster_and_climb, _evidence, fit_mixture
 from vmix.models import VaDE
 from vmix.plan import make_plan
+from vmix.program import ProgramError
 from vmix.recipe import Recipe
 from vmix.starting import describe, make_start
 
@@ -120,14 +123,15 @@ def test_two_equal_views_weigh_the_codes_twice(deep):
     view = View(start, {"z": codes}, {})
     batch = Batch(data.args, {"z": codes}, {}, None, {})
     twice = jax.tree.map(lambda a: jnp.stack([a, a]), view)
-    from vmix.engine import Annealing
+    options = {"batch": batch, "key": KEY, "clusters": "k-means", "anneal": Annealing()}
 
-    options = {"batch": batch, "key": KEY, "clusters": "k-means", "sweeps": 1, "anneal": Annealing()}
-    moved, _ = _cluster_and_climb(plan, views=twice, **options)
+    def climb(sweeps: int) -> dict:
+        return jax.jit(lambda views: _cluster_and_climb(plan, views=views, sweeps=sweeps, **options)[0])(twice)
+
+    moved = climb(1)
     for value in moved.values():
         np.testing.assert_allclose(value[0], value[1], rtol=1e-5)
-    first, _ = _cluster_and_climb(plan, views=twice, **{**options, "sweeps": 0})
-    one = {name: value[0] for name, value in first.items()}
+    one = {name: value[0] for name, value in climb(0).items()}
     terms, _ = batch_terms(plan, one, plan.params, batch)
     said = _evidence(plan, view, one, batch)
     shares = jax.nn.softmax(terms.log_prior + 2.0 * said, -1)
@@ -138,10 +142,6 @@ def test_two_equal_views_weigh_the_codes_twice(deep):
 
 def test_views_need_codes_that_compress(deep):
     plan, data, recipe, _ = deep
-    from dataclasses import replace
-
-    from vmix.program import ProgramError
-
     blind = replace(plan, frames={}, reasons={"z": "a reason"})
     start = Start(dict(plan.initial), plan.params)
     with pytest.raises(ProgramError, match=r"site 'z' does not compress \(a reason\).* use views=1"):

@@ -25,6 +25,7 @@ import numpy as np
 from jax import Array
 
 from vmix.checks import check_counts, check_positive_int
+from vmix.clustering import k_means
 from vmix.compose.mixture import ENGINE, GMM, Climb, betas, together
 from vmix.compose.module import (
     CLASSES,
@@ -177,7 +178,8 @@ class MLDA(Module):
             module of classes says counts weight / (mean of the weights) times. "effective" scales counts to the
             independent tokens that they are worth (`vmix.overdispersion`), and takes classes at their word.
         restarts: random starts at the first update; below a GMM that nothing else is below of, the two are fitted
-            together from each start, a message up and one down at each annealed sweep. The likeliest is kept.
+            together from each start (half are clusters of the codes, half of the counts), a message up and one down at
+            each annealed sweep. The likeliest is kept.
         sweeps: of EM at an update.
         name: a name for files and messages.
         category: labels of the rows, for reporting only.
@@ -252,7 +254,11 @@ class MLDA(Module):
 
     def _learn_together(self, mixture: GMM, seen: Seen, seed: int) -> None:
         data = mixture.take(from_above(mixture, mixture.inputs))
-        starts, first = mixture.starts(data, self.restarts, seed)
+        by_words = self.restarts // 2 if seen.counts else 0
+        starts, first = mixture.starts(data, self.restarts - by_words, seed)
+        if by_words:
+            starts = jnp.concatenate([starts, _WORDS(seen.counts, jax.random.key(seed), by_words, starts.shape[-1])])
+            first = jnp.concatenate([first, jnp.full(by_words, first[-1])])
         plan, place = mixture.plan_of(data.args[0].shape[1]), self.upstream.index(mixture)
         if mixture.num_components != self.num_components:
             raise GraphError(f"{mixture.name} has {mixture.num_components} classes, {self.name} {self.num_components}")
@@ -330,6 +336,14 @@ class MLDA(Module):
         return np.log(shares) if other.sends == CLASSES else shares
 
 
+def word_starts(counts: dict[int, Array], key: Array, runs: int, num_classes: int) -> Array:
+    """Soft classes from k-means on the square roots of the words' shares, shape (runs, N, K)."""
+    shares = [jnp.sqrt(x / jnp.maximum(x.sum(-1, keepdims=True), 1e-30)) for x in counts.values()]
+    features = jnp.concatenate(shares, -1)
+    found = jax.lax.map(lambda k: k_means(features, num_classes, key=k), jax.random.split(key, runs))
+    return 0.98 * jax.nn.one_hot(found, num_classes) + 0.02 / num_classes
+
+
 def _checked_weights(weights: Any) -> list[float]:
     if isinstance(weights, str) or not all(w > 0 for w in weights):
         raise ValueError(f'weights must be numbers above 0, one a modality, or "{EFFECTIVE}", found {weights!r}')
@@ -345,5 +359,6 @@ def _perturbed(topics: Topics, key: Array) -> Topics:
 
 
 _SAID = jax.jit(said)
+_WORDS = jax.jit(word_starts, static_argnums=(2, 3))
 _CLIMB = jax.jit(climb_topics, static_argnums=5)
 _TOGETHER = jax.jit(with_topics, static_argnums=(0, 1, 6, 7))
