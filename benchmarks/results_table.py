@@ -18,6 +18,8 @@ Written by `vmix benchmark results_table` from `results/*.jsonl`; not by hand. E
 one case, over its seeds; *worst* is the largest of what should be small (seconds, load, gaps) and the smallest of all
 else. Ratios (`times_...`) come from runs interleaved in one process. How to read and rerun: [README.md](README.md).
 """
+# the original's five rounds on the same 3,000 pairs: one run, at low priority on two cores, accuracy of the last round
+SERKET = {"vae_gmm/modules": (0.757, 1304), "vae_gmm_mm/modules": (0.760, 2151)}
 SMALL_IS_GOOD = ("seconds", "load", "gap", "threads")
 
 
@@ -35,7 +37,7 @@ def render(folder: Path) -> str:
 
 
 def _section(name: str, lines: list[dict[str, Any]]) -> str:
-    parts = [f"## {name}\n"]
+    parts = [f"## {name}\n", *(_tutorials(lines) if name == "serket" else [])]
     for (case, settings), group in _grouped(lines, lambda line: (line["case"], _text(line["settings"]))):
         parts.append(f"### {case}\n\n{settings}\n")
         parts += ["| variant | metric | mean | sd | worst | seeds |", "|---|---|---:|---:|---:|---:|"]
@@ -43,6 +45,23 @@ def _section(name: str, lines: list[dict[str, Any]]) -> str:
             parts += _rows(variant, runs)
         parts.append("\n" + "  \n".join(sorted({_origin(line) for line in group})) + "\n")
     return "\n".join(parts)
+
+
+def _tutorials(lines: list[dict[str, Any]]) -> list[str]:
+    """Accuracy and wall time of every case beside the original's."""
+    ours, theirs = "accuracy, mean (worst) | seconds, mean (worst) | seeds", "the original: accuracy | seconds | times faster"
+    rows = [f"| case | {ours} | {theirs} |", "|---|---:|---:|---:|---:|---:|---:|"]
+    for case, group in _grouped(lines, lambda line: line["case"]):
+        runs = [run for run in group if "accuracy" in run["metrics"]]
+        if not runs:
+            continue
+        accuracy = np.array([run["metrics"]["accuracy"] for run in runs])
+        seconds = np.array([run["seconds"] for run in runs])
+        before = SERKET.get(case)
+        then = [f"{before[0]:.3f}", str(before[1]), f"{before[1] / seconds.mean():.1f}"] if before else ["", "", ""]
+        found = [f"{accuracy.mean():.3f} ({accuracy.min():.3f})", f"{seconds.mean():.0f} ({seconds.max():.0f})"]
+        rows.append("| " + " | ".join([case, *found, str(len(runs)), *then]) + " |")
+    return [*rows, ""]
 
 
 def _rows(variant: str, runs: list[dict[str, Any]]) -> list[str]:
