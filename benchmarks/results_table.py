@@ -49,7 +49,8 @@ def _section(name: str, lines: list[dict[str, Any]]) -> str:
 
 def _tutorials(lines: list[dict[str, Any]]) -> list[str]:
     """Accuracy and wall time of every case beside the original's."""
-    ours, theirs = "accuracy, mean (worst) | seconds, mean (worst) | seeds", "the original: accuracy | seconds | times faster"
+    ours = "accuracy, mean (worst) | seconds, mean (worst) | seeds"
+    theirs = "the original: accuracy | seconds | times faster"
     rows = [f"| case | {ours} | {theirs} |", "|---|---:|---:|---:|---:|---:|---:|"]
     for case, group in _grouped(lines, lambda line: line["case"]):
         runs = [run for run in group if "accuracy" in run["metrics"]]
