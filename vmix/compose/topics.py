@@ -195,7 +195,7 @@ class MLDA(Module):
         num_components: int,
         weights: Any = None,
         *,
-        restarts: int = 8,
+        restarts: int = 16,
         sweeps: int = 80,
         name: str | None = None,
         category: Any = None,
