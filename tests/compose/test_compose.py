@@ -13,6 +13,7 @@ from scipy.special import logsumexp, softmax
 
 from vmix.compose import GMM, MLDA, MM, VAE, GraphError, Network, Observation, ProgramModule, load
 from vmix.compose.markov import along_chain, chain_sweep
+from vmix.compose.module import Belief
 from vmix.distributions import MarkovChain
 from vmix.inference import EM
 from vmix.metrics import accuracy
@@ -278,6 +279,12 @@ def test_topics_scale_counts_to_what_they_are_worth(tmp_path):
     assert 14 < float(mlda.params["worth0"]) < 28 and accuracy(labels, mlda.predict()) > 0.95
     found = net.recognise(6 * once[:50])["mlda"].value
     np.testing.assert_allclose(found, mlda.belief.value[:50], atol=1e-5)
+    net.save(tmp_path / "net")
+    again = load(tmp_path / "net")
+    again.observations[0].belief = Belief(6 * once, None, 0.0)
+    again["mlda"].update()  # learning on keeps what the counts are worth
+    assert again["mlda"].params["worth0"] == mlda.params["worth0"]
+    assert accuracy(labels, again["mlda"].predict()) > 0.95
     with pytest.raises(ValueError, match='weights must be numbers above 0, one a modality, or "effective"'):
         MLDA(3, "all")
 

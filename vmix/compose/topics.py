@@ -204,7 +204,8 @@ class MLDA(Module):
         for value, label in ((num_components, "num_components"), (restarts, "restarts"), (sweeps, "sweeps")):
             check_positive_int(value, label)
         self.num_components, self.restarts, self.sweeps = num_components, restarts, sweeps
-        self.weights = weights if weights is None or weights == EFFECTIVE else _checked_weights(weights)
+        told = weights is None or (isinstance(weights, str) and weights == EFFECTIVE)
+        self.weights = weights if told else _checked_weights(weights)
         self._worth: dict[int, float] = {}
 
     @property
@@ -297,8 +298,9 @@ class MLDA(Module):
         if self.weights is None or isinstance(self.weights, list):
             return None if self.weights is None else self.weights[m]
         if self.params is not None:
-            return float(self.params[f"worth{m}"])
-        self._worth[m] = effective_tokens(x, num_classes=self.num_components)
+            self._worth[m] = float(self.params[f"worth{m}"])
+        elif m not in self._worth:
+            self._worth[m] = effective_tokens(x, num_classes=self.num_components)
         return self._worth[m]
 
     def _topics(self) -> Topics | None:
