@@ -16,6 +16,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import chi2
 
 import vmix
 from vmix import fitting
@@ -197,3 +198,17 @@ def fitted(case_name: str, engine_name: str) -> Fitted:
     sampled = engine_name == "Gibbs"
     point = {name: value.mean(0) if sampled else value for name, value in fit.posterior.items()}
     return Fitted(case, fit, point, runs[0].traces)
+
+
+def check_path_frequencies(draws: np.ndarray, p: np.ndarray, *, num_states: int) -> None:
+    """A chi-square test of drawn paths, shape (draws, steps), against p in the order of enumeration.
+
+    Rare paths count together; the false-alarm rate is 1e-4.
+    """
+    counts = np.bincount(np.ravel_multi_index(draws.T, (num_states,) * draws.shape[1]), minlength=len(p))
+    assert not np.any(counts[p == 0])
+    rare = p * len(draws) < 5
+    observed, expected = (np.append(a[~rare], a[rare].sum()) for a in (counts, p * len(draws)))
+    kept = expected > 0
+    statistic = np.sum((observed[kept] - expected[kept]) ** 2 / expected[kept])
+    assert statistic < chi2.isf(1e-4, kept.sum() - 1)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.special import logsumexp
-from scipy.stats import chi2
 
+from tests.oracles import check_path_frequencies
 from vmix.distributions import HiddenSemiMarkov, MarkovChain
 
 NUM_STEPS, NUM_STATES, LONGEST, BATCH = 5, 3, 3, 4
@@ -232,24 +232,17 @@ def test_drawn_statistics_average_to_the_expected_ones_and_are_whole_numbers():
     assert not np.any(draws["duration"][:, 0, 0] > 1)
 
 
-def check_frequencies(draws: np.ndarray, p: np.ndarray) -> None:
-    """A chi-square test over paths, rare ones together; false-alarm rate 1e-4."""
-    counts = np.bincount(np.ravel_multi_index(draws.T, (NUM_STATES,) * NUM_STEPS), minlength=len(p))
-    assert not np.any(counts[p == 0])
-    rare = p * len(draws) < 5
-    observed, expected = (np.append(a[~rare], a[rare].sum()) for a in (counts, p * len(draws)))
-    kept = expected > 0
-    statistic = np.sum((observed[kept] - expected[kept]) ** 2 / expected[kept])
-    assert statistic < chi2.isf(1e-4, kept.sum() - 1)
-
-
 @pytest.mark.parametrize("parameters", PARAMETERS)
 def test_posterior_and_prior_draws_follow_the_exact_joint(parameters):
     chain, unary = HiddenSemiMarkov(*PARAMETERS[parameters], NUM_STEPS), PLAIN[0] / 3
     draws = draw(jax.random.key(7), chain, jnp.broadcast_to(unary, (20_000, *unary.shape)))
-    check_frequencies(np.asarray(draws), enumerate_paths(PARAMETERS[parameters], unary)["p"])
+    check_path_frequencies(
+        np.asarray(draws), enumerate_paths(PARAMETERS[parameters], unary)["p"], num_states=NUM_STATES
+    )
     draws = draw_prior(jax.random.key(8), chain, (20_000,))
-    check_frequencies(np.asarray(draws), enumerate_paths(PARAMETERS[parameters], np.zeros_like(unary))["p"])
+    check_path_frequencies(
+        np.asarray(draws), enumerate_paths(PARAMETERS[parameters], np.zeros_like(unary))["p"], num_states=NUM_STATES
+    )
 
 
 @pytest.mark.parametrize("parameters", PARAMETERS)

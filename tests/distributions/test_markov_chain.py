@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import logsumexp
-from scipy.stats import chi2
 
+from tests.oracles import check_path_frequencies
 from vmix.distributions.chain_recursions import scaling_is_exact
 from vmix.distributions.markov_chain import MarkovChain
 
@@ -257,24 +257,15 @@ def test_posterior_draws_follow_the_exact_joint(transition):
     truth = enumerate_paths(INITIALS["zeros"], TRANSITIONS[transition], unary)
     chain = MarkovChain(INITIALS["zeros"], TRANSITIONS[transition], NUM_STEPS)
     draws = draw(jax.random.key(7), chain, jnp.broadcast_to(unary, (20_000, *unary.shape)))
-    check_frequencies(np.asarray(draws), truth["p"])
+    check_path_frequencies(np.asarray(draws), truth["p"], num_states=NUM_STATES)
 
 
 def test_prior_draws_follow_the_prior():
     chain = MarkovChain(INITIALS["zeros"], TRANSITIONS["zeros"], NUM_STEPS)
     truth = enumerate_paths(INITIALS["zeros"], TRANSITIONS["zeros"], np.zeros((NUM_STEPS, NUM_STATES)))
-    check_frequencies(np.asarray(draw_prior(jax.random.key(8), chain, (20_000,))), truth["p"])
-
-
-def check_frequencies(draws: np.ndarray, p: np.ndarray) -> None:
-    """A chi-square test over paths, rare ones together; false-alarm rate 1e-4."""
-    counts = np.bincount(np.ravel_multi_index(draws.T, (NUM_STATES,) * NUM_STEPS), minlength=len(p))
-    assert not np.any(counts[p == 0])
-    rare = p * len(draws) < 5
-    observed, expected = (np.append(a[~rare], a[rare].sum()) for a in (counts, p * len(draws)))
-    kept = expected > 0
-    statistic = np.sum((observed[kept] - expected[kept]) ** 2 / expected[kept])
-    assert statistic < chi2.isf(1e-4, kept.sum() - 1)
+    check_path_frequencies(
+        np.asarray(draw_prior(jax.random.key(8), chain, (20_000,))), truth["p"], num_states=NUM_STATES
+    )
 
 
 @pytest.mark.parametrize(
