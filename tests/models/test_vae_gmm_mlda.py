@@ -1,13 +1,18 @@
 """VAEGMMMLDA: two modalities with one class are found from both, and either tells of the other."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpyro.handlers import seed
 from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
 
 import vmix
+from vmix.engine import Start
 from vmix.inference import EM, SVI, Gibbs
+from vmix.log_joint import Batch
 from vmix.metrics import accuracy
+from vmix.mixture_start import View, _evidence
 from vmix.models import VAEGMMMLDA
 
 N = 240
@@ -84,3 +89,17 @@ def test_the_other_engines_find_the_classes(engine):
 def test_data_that_it_cannot_explain_are_refused(data, match):
     with pytest.raises(ValueError, match=match):
         vmix.fit(MODEL, *data, engine=EM(num_sweeps=1), seed=0)
+
+
+def test_another_view_of_the_images_says_nothing_of_the_words(fit):
+    """What one encoder says of a class is its codes' density alone: words are the same in every view."""
+    plan, k = fit._plan, MODEL.num_components
+    codes = np.random.default_rng(1).normal(size=(N, MODEL.latent_dim)).astype(np.float32)
+    globals_ = {name: jnp.asarray(fit.posterior[name]) for name in plan.globals}
+    view = View(Start(globals_, plan.params), {"z": jnp.asarray(codes)}, {})
+    found = _evidence(plan, view, globals_, Batch((IMAGES, WORDS, SEEN), {"z": jnp.asarray(codes)}, {}, None, {}))
+    loc, precision = fit.posterior["loc"], fit.posterior["precision"]
+    expected = np.stack([multivariate_normal(loc[j], np.linalg.inv(precision[j])).logpdf(codes) for j in range(k)], 1)
+    seen = SEEN.astype(bool)
+    np.testing.assert_allclose((found - found[:, :1])[seen], (expected - expected[:, :1])[seen], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose((found - found[:, :1])[~seen], 0, atol=1e-5)
