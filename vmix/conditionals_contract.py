@@ -30,19 +30,35 @@ def gradient_and_curvature(
 
 
 def solved_twice(
-    solve_once: Callable[[jax.Array], E], move: Callable[[jax.Array, E], jax.Array], probe: jax.Array
+    solve_once: Callable[[jax.Array], E],
+    move: Callable[[jax.Array, E], jax.Array],
+    probe: jax.Array,
+    *,
+    near: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
 ) -> E:
     """Solve at `probe`, then again at `move(probe, first solution)`, where the rounding is smaller.
 
     A loop and not two calls: the derivatives of a log joint are what takes long to compile.
+
+    Args:
+        solve_once: The solution from derivatives at one value.
+        move: A better value, given one and its solution.
+        probe: The first value.
+        near: Whether two values are so near that solving at the second would add nothing; None always solves twice.
     """
 
-    def once_more(_: int, state: tuple[jax.Array, E]) -> tuple[jax.Array, E]:
-        exponent = solve_once(state[0])
-        return move(state[0], exponent), exponent
+    def unfinished(state: tuple[jax.Array, jax.Array, E]) -> jax.Array:
+        return state[0] < 2
+
+    def once_more(state: tuple[jax.Array, jax.Array, E]) -> tuple[jax.Array, jax.Array, E]:
+        solved, value, _ = state
+        exponent = solve_once(value)
+        moved = move(value, exponent)
+        enough = 0 if near is None else near(value, moved).astype(int)
+        return solved + 1 + enough, moved, exponent
 
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(solve_once, probe))
-    return jax.lax.fori_loop(0, 2, once_more, (probe, blank))[1]
+    return jax.lax.while_loop(unfinished, once_more, (jnp.zeros((), int), probe, blank))[2]
 
 
 class Exponent(abc.ABC):

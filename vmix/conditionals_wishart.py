@@ -1,8 +1,9 @@
 """Wishart complete conditionals of a precision matrix `P`, or of its Cholesky factor `L`, batched.
 
-`f(P) = c log det P - tr(S P) / 2` with `c = (nu - D - 1) / 2` and the rate matrix `S = V^-1`. The Hessian applied to
-`P` itself is `-c P^-1`, so one gradient `G` and one Hessian-vector product give `c = -tr(P H[P]) / D` and
-`S = -2 (G + H[P])`.
+`f(P) = c log det P - tr(S P) / 2` with `c = (nu - D - 1) / 2` and the rate matrix `S = V^-1`. The gradient is
+`G(P) = c P^-1 - S / 2`, and doubling `P` halves the first term alone, so two gradients give
+`c = 2 tr(P (G(P) - G(2 P))) / D` and `S = 2 (G(P) - 2 G(2 P))`. A second derivative along `P` would say the same, but
+that of a factorisation is slow, to run and to compile.
 """
 
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ import numpyro.distributions as dist
 from jax.scipy.linalg import solve_triangular
 from jax.tree_util import register_dataclass
 
-from vmix.conditionals_contract import Conditional, Exponent, LogDensity, gradient_and_curvature, solved_twice
+from vmix.conditionals_contract import Conditional, Exponent, LogDensity, solved_twice
 from vmix.numerics import cholesky_if_definite
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 # The mean may move from the probe by at most the inverse of this: past it the rate is nothing but rounding.
 _SMALLEST_RATE = 1e-5
+# A probe within this factor of the mean, as a mean over directions, is as good as the mean itself.
+_NEAR_ENOUGH = 30.0
 
 
 def _symmetric(matrix: jax.Array) -> jax.Array:
@@ -43,6 +46,13 @@ def _inverse_factor(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     factor, definite = cholesky_if_definite(matrix[..., ::-1, ::-1])
     identity = jnp.broadcast_to(jnp.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape)
     return solve_triangular(factor[..., ::-1, ::-1].mT, identity, lower=True), definite
+
+
+def _are_near(one: jax.Array, other: jax.Array) -> jax.Array:
+    """Whether precision matrices are alike in all directions, each seen from the other; a Boolean scalar."""
+    factors = jnp.linalg.cholesky(jnp.stack([one, other]))
+    seen = solve_triangular(factors[::-1], factors, lower=True)
+    return jnp.all(jnp.sum(jnp.square(seen), axis=(-2, -1)) <= _NEAR_ENOUGH * one.shape[-1])
 
 
 def _log_jacobian(factor: jax.Array) -> jax.Array:
@@ -172,7 +182,7 @@ class WishartConditional(Conditional[WishartExponent]):
 
     def solve(self, log_density: LogDensity, probe: jax.Array) -> WishartExponent:
         """Find degrees of freedom and rate at the probe, then again at the mean of the first solution."""
-        return solved_twice(partial(self._solve_once, log_density), self._move, probe)
+        return solved_twice(partial(self._solve_once, log_density), self._move, probe, near=_are_near)
 
     def _move(self, value: jax.Array, solution: WishartExponent) -> jax.Array:
         """Return the mean of the solution, or `value` where that is no precision matrix."""
@@ -184,10 +194,9 @@ class WishartConditional(Conditional[WishartExponent]):
         return jnp.where(usable[..., None, None], mean, value)
 
     def _solve_once(self, log_density: LogDensity, value: jax.Array) -> WishartExponent:
-        gradient, curvature = gradient_and_curvature(log_density, value, value)
-        gradient, curvature = _symmetric(gradient), _symmetric(curvature)
-        power = -jnp.sum(value * curvature, axis=(-2, -1)) / value.shape[-1]
-        return WishartExponent(power, -2 * (gradient + curvature))
+        at, doubled = map(_symmetric, jax.lax.map(jax.grad(log_density), jnp.stack([value, 2 * value])))
+        power = 2 * jnp.sum(value * (at - doubled), axis=(-2, -1)) / value.shape[-1]
+        return WishartExponent(power, 2 * (at - 2 * doubled))
 
     def scales(self, exponent: WishartExponent, value: jax.Array, direction: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return `1 + |power| + max|L^T rate L|` for both, one number a matrix."""
