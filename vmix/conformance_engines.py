@@ -15,10 +15,10 @@ from scipy.special import ndtri
 from vmix.assignments import expect
 from vmix.conformance_case import Case, Fault, Skip, as_float
 from vmix.engine import Data, Schedule, Start
+from vmix.first_responsibilities import start_responsibilities
 from vmix.inference import EM, Gibbs
 from vmix.log_joint import Batch, batch_terms, gather, state_log_weights
 from vmix.metrics import accuracy
-from vmix.mixture_start import start_responsibilities
 from vmix.plan import Plan
 from vmix.updates import maximise
 

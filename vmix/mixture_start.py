@@ -5,45 +5,53 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from vmix.assignments import expect
-from vmix.clustering import k_means, random_centres
-from vmix.engine import Annealing, Data, Start
-from vmix.enumeration import without_masked
-from vmix.families import unwrap
-from vmix.log_joint import Batch, batch_terms, gather, guide_factors, model_sites, state_log_weights
-from vmix.merging import merged_clusters
-from vmix.numerics import responsibilities
+from vmix.engine import Data, Start
+from vmix.first_responsibilities import View, features_of, first_shares, spread_statistics_of, stacked
+from vmix.log_joint import Batch, batch_terms, gather, guide_factors, state_log_weights
 from vmix.plan import Plan
 from vmix.program import ProgramError
 from vmix.recipe import Recipe, Stage
+from vmix.split_merge import split_merge_proposals
 from vmix.updates import maximise
 
 MIXTURE_ROWS = 20_000
 _CODE_ROWS = 1_000
 FIRST_SWEEPS = 3
+_RISE = 0.6
+PROPOSALS, KEPT, PATIENCE = 8, 2, 3
+_TRIAL = 0.25
+_WORTH = 1e-4
 
 
-class View(NamedTuple):
-    """One encoder's view of the data; several are stacked along a leading axis.
+class Climbed(NamedTuple):
+    """Where EM from some responsibilities has come.
 
     Attributes:
-        start: the networks, and values of the globals.
-        latents: codes of the rows.
-        known: statistics and base measures computed before, by site.
+        globals: of each view.
+        objective: at the last E-step, nats per datum.
+        shares: responsibilities of that E-step, shape (cells, K).
     """
 
-    start: Start
-    latents: dict[str, Array]
-    known: dict[str, tuple[Array, Array]]
+    globals: dict[str, Array]
+    objective: Array
+    shares: Array
+
+    @property
+    def value(self) -> float:
+        """The objective; minus infinity where it is not finite."""
+        return float(self.objective) if jnp.isfinite(self.objective) else -float("inf")
 
 
-def fit_mixture(plan: Plan, data: Data, starts: list[Start], recipe: Recipe, *, key: Array) -> tuple[Start, Stage]:
+def fit_mixture(
+    plan: Plan, data: Data, starts: list[Start], recipe: Recipe, *, key: Array, report: Callable = lambda *_: None
+) -> tuple[Start, Stage]:
     """Globals from clustered data, or, where latents have encoders, by EM on their codes with restarts.
 
     Args:
@@ -52,6 +60,7 @@ def fit_mixture(plan: Plan, data: Data, starts: list[Start], recipe: Recipe, *, 
         starts: one for each encoder.
         recipe: the recipe.
         key: randomness.
+        report: called with (stage, done, total, objective) as it goes.
 
     Returns:
         The first encoder with its components, and what the stage did.
@@ -65,29 +74,96 @@ def fit_mixture(plan: Plan, data: Data, starts: list[Start], recipe: Recipe, *, 
         name = plan.latents[0]
         reason = plan.reasons.get(name, "unknown")
         raise ProgramError(f"site {name!r} does not compress ({reason}), so it cannot have several views: use views=1")
-    restarts = recipe.mixture_restarts if deep and plan.layout.discrete else 1
-    sweeps = recipe.mixture_sweeps if deep and plan.layout.discrete else FIRST_SWEEPS
+    searches = deep and bool(plan.layout.discrete)
+    restarts, sweeps = (recipe.mixture_restarts, recipe.mixture_sweeps) if searches else (1, FIRST_SWEEPS)
     batches = [mixture_batch(plan, data, start, key=key) for start in starts]
-    views = _stacked([View(s, dict(b.latents), dict(b.known or {})) for s, b in zip(starts, batches, strict=True)])
-    anneal = Annealing(recipe.mixture_beta, int(0.6 * sweeps)) if restarts > 1 or deep else Annealing()
-    run = _climber(plan, recipe.clusters, sweeps, anneal)
-    globals_, objective = run(jax.random.split(jax.random.fold_in(key, 1), restarts), views, batches[0])
-    best = int(jnp.argmax(jnp.where(jnp.isfinite(objective), objective, -jnp.inf)))
-    chosen = {name: value[best, 0] for name, value in globals_.items()}
-    ranked = sorted((float(v) if jnp.isfinite(v) else -float("inf") for v in objective), reverse=True)
-    name = "mixture on codes" if deep else f"{recipe.clusters} start"
-    note = f"{restarts} start(s), {sweeps} sweeps; objectives " + ", ".join(f"{v:.4f}" for v in ranked)
-    return Start(chosen, starts[0].params), Stage(name, time.perf_counter() - began, [ranked[0]], note)
+    views = stacked([View(s, dict(b.latents), dict(b.known or {})) for s, b in zip(starts, batches, strict=True)])
+    stage = "mixture on codes" if deep else f"{recipe.clusters} start"
+    found, moves = [], []
+    for i, k in enumerate(jax.random.split(jax.random.fold_in(key, 1), restarts)):
+        first, spread = _first(plan, recipe.clusters)(k, views, batches[0])
+        climb = partial(_climber(plan), views, batches[0], spread)
+        run, taken = climb(first, sweeps, recipe.mixture_beta if searches else 1.0), 0
+        if searches and recipe.mixture_moves and can_move(plan):
+            propose = partial(_proposer(plan), views, batches[0])
+            run, taken = improve(run, climb, propose, moves=recipe.mixture_moves, sweeps=sweeps, key=k)
+        found.append(run)
+        moves.append(taken)
+        if searches:
+            report(stage, i + 1, restarts, max(r.value for r in found))
+    order = sorted(range(restarts), key=lambda i: -found[i].value)
+    best = found[order[0]]
+    chosen = {name: value[0] for name, value in best.globals.items()}
+    note = f"{restarts} start(s), {sweeps} sweeps; objectives " + ", ".join(f"{found[i].value:.4f}" for i in order)
+    if any(moves):
+        note += "; splits and merges taken " + ", ".join(str(moves[i]) for i in order)
+    return Start(chosen, starts[0].params), Stage(stage, time.perf_counter() - began, [best.value], note)
+
+
+def can_move(plan: Plan) -> bool:
+    """Whether components can be split and merged: one discrete site, three values or more, children that compress."""
+    discrete = {name for name, _ in plan.layout.discrete}
+    children = any(discrete & set(plan.sites[name].parents) for name in plan.frames)
+    return len(discrete) == 1 and plan.layout.num_states >= 3 and children
+
+
+def improve(
+    run: Climbed, climb: Callable, propose: Callable, *, moves: int, sweeps: int, key: Array
+) -> tuple[Climbed, int]:
+    """Split one component and merge two others, as long as that raises the objective.
+
+    Args:
+        run: where EM has come.
+        climb: (log responsibilities, sweeps, first beta) to where EM comes from there.
+        propose: (key, responsibilities) to responsibilities after the most promising moves.
+        moves: taken at most.
+        sweeps: of EM after a move; a quarter of them for a first look at each.
+        key: randomness.
+
+    Returns:
+        The run, its objective no lower, and the number of moves taken.
+    """
+    trial = max(int(_TRIAL * sweeps), 1)
+    taken = failed = 0
+    while taken < moves and failed < PATIENCE:
+        key, next_key = jax.random.split(key)
+        proposals = propose(next_key, run.shares)
+        tried = sorted((climb(_softened(p), trial, 1.0) for p in proposals), key=lambda r: -r.value)
+        best = max((climb(_softened(r.shares), sweeps, 1.0) for r in tried[:KEPT]), key=lambda r: r.value)
+        if best.value > run.value + _WORTH:
+            run, taken, failed = best, taken + 1, 0
+        else:
+            failed += 1
+    return run, taken
+
+
+def _softened(shares: Array) -> Array:
+    """Logarithms, with a little of every state: hard zeros stay out of the first update."""
+    return jnp.log(0.98 * shares + 0.02 / shares.shape[1])
 
 
 @lru_cache(maxsize=8)
-def _climber(plan: Plan, clusters: str, sweeps: int, anneal: Annealing) -> Callable:
-    one = partial(_cluster_and_climb, plan, clusters=clusters, sweeps=sweeps, anneal=anneal)
-    return jax.jit(lambda keys, views, batch: jax.lax.map(lambda k: one(views=views, batch=batch, key=k), keys))
+def _first(plan: Plan, clusters: str) -> Callable:
+    def first(key: Array, views: View, batch: Batch) -> tuple:
+        shares = first_shares(plan, views, batch, key=key, clusters=clusters)
+        start = jax.tree.map(lambda a: a[0], views.start)
+        spread = spread_statistics_of(plan, start, batch, key=jax.random.fold_in(key, 1), clusters=clusters)
+        return jnp.log(shares), spread
+
+    return jax.jit(first)
 
 
-def _stacked(views: list[View]) -> View:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *views)
+@lru_cache(maxsize=8)
+def _climber(plan: Plan) -> Callable:
+    return jax.jit(partial(climb, plan))
+
+
+@lru_cache(maxsize=8)
+def _proposer(plan: Plan) -> Callable:
+    def propose(views: View, batch: Batch, key: Array, shares: Array) -> Array:
+        return split_merge_proposals(features_of(plan, views, batch), shares, PROPOSALS, key=key)
+
+    return jax.jit(propose)
 
 
 def mixture_batch(plan: Plan, data: Data, start: Start, *, key: Array) -> Batch:
@@ -129,20 +205,31 @@ def _encoder(plan: Plan) -> Callable:
     return jax.jit(moments)
 
 
-def _cluster_and_climb(
-    plan: Plan, *, views: View, batch: Batch, key: Array, clusters: str, sweeps: int, anneal: Annealing
-) -> tuple[dict[str, Array], Array]:
-    """Responsibilities from a clustering, then EM sweeps; returns each view's globals, and the objective per datum."""
-    first = jnp.log(_first_shares(plan, views, batch, key=key, clusters=clusters))
-    start = jax.tree.map(lambda a: a[0], views.start)
-    spread = _spread(plan, start, batch, key=jax.random.fold_in(key, 1), clusters=clusters)
-    num_views, num_rows = len(jax.tree.leaves(views.start)[0]), batch.args[0].shape[0]
+def climb(
+    plan: Plan, views: View, batch: Batch, spread: dict, first: Array, sweeps: Array | int, beta: Array | float
+) -> Climbed:
+    """EM from responsibilities.
 
-    def update(i: Array, view: View, globals_: dict, others: Array) -> tuple[dict, Array, Array]:
+    Args:
+        plan: the plan.
+        views: the encoders' views, stacked.
+        batch: the rows.
+        spread: first statistics of augmented sites.
+        first: log responsibilities, shape (cells, K).
+        sweeps: after the first update.
+        beta: weight of the likelihood in the first of them; it rises to 1 over the first six tenths.
+
+    Returns:
+        Where it has come.
+    """
+    num_views, num_rows = len(jax.tree.leaves(views.start)[0]), batch.args[0].shape[0]
+    rise = jnp.maximum(jnp.floor(_RISE * jnp.asarray(sweeps, float)), 1.0)
+
+    def update(i: Array, view: View, globals_: dict, others: Array, tempered: Array) -> tuple:
         """One view's sweep, what the others say of the class given."""
         rows = _rows_of(view, batch)
         terms, log_prior = batch_terms(plan, globals_, view.start.params, rows)
-        weights = state_log_weights(plan, terms, rows, beta=anneal.values(i, 1)[0]) + others
+        weights = state_log_weights(plan, terms, rows, beta=tempered) + others
         assigned = expect(plan.layout, terms, jnp.where(i == 0, first, weights))
         expected = gather(plan, terms, assigned, key=None)
         hidden = jax.tree.map(lambda begun, found: jnp.where(i == 0, begun, found), spread, expected.augmented)
@@ -151,112 +238,29 @@ def _cluster_and_climb(
         if not plan.latents:  # on codes, what the decoder says is the same for every start
             per_row = per_row + plan.layout.sum_cells(terms.base()) + terms.rows
         moved = maximise(plan, globals_, view.start.params, rows, expected, inside=True)
-        return moved, jnp.broadcast_to(per_row, (num_rows,)).sum(), log_prior
+        shares = jnp.broadcast_to(assigned.shares, first.shape)
+        return moved, jnp.broadcast_to(per_row, (num_rows,)).sum(), log_prior, shares
 
-    def sweep(i: Array, carry: tuple) -> tuple:
-        globals_, _ = carry
+    def sweep(i: Array, carry: Climbed) -> Climbed:
+        globals_ = carry.globals
         others = jnp.zeros((num_views, 1, 1))
+        tempered = beta + (1.0 - beta) * jnp.clip(i / rise, 0.0, 1.0)
         if num_views > 1:
-            said = jax.lax.map(lambda x: _evidence(plan, x[0], x[1], batch), (views, globals_))
-            others = anneal.values(i, 1)[0] * (said.sum(0) - said)
-        moved, total, log_prior = jax.lax.map(lambda x: update(i, *x), (views, globals_, others))
-        return moved, (total[0] + log_prior.sum()) / num_rows
+            said = jax.lax.map(lambda x: evidence(plan, x[0], x[1], batch), (views, globals_))
+            others = tempered * (said.sum(0) - said)
+        moved, total, log_prior, shares = jax.lax.map(lambda x: update(i, x[0], x[1], x[2], tempered), (views, globals_, others))
+        return Climbed(moved, (total[0] + log_prior.sum()) / num_rows, shares[0])
 
-    return jax.lax.fori_loop(0, sweeps + 1, sweep, (views.start.globals, jnp.zeros(())))
+    begun = Climbed(views.start.globals, jnp.zeros(()), jnp.exp(first))
+    return jax.lax.fori_loop(0, jnp.asarray(sweeps) + 1, sweep, begun)
 
 
 def _rows_of(view: View, batch: Batch) -> Batch:
     return batch._replace(latents=view.latents, known=view.known)
 
 
-def _evidence(plan: Plan, view: View, globals_: dict, batch: Batch) -> Array:
+def evidence(plan: Plan, view: View, globals_: dict, batch: Batch) -> Array:
     """log p(codes | c = k), what one view says of the class, base measures aside, shape (cells, K)."""
     terms, _ = batch_terms(plan, globals_, view.start.params, _rows_of(view, batch))
     codes = {name: part for name, part in terms.compressed.items() if name in plan.latents}
     return terms._replace(compressed=codes, dense=None).likelihood()
-
-
-def start_responsibilities(plan: Plan, start: Start, batch: Batch, *, key: Array, clusters: str) -> Array:
-    """Responsibilities of the joint states from a clustering of the data (or codes), shape (cells, K)."""
-    views = _stacked([View(start, dict(batch.latents), dict(batch.known or {}))])
-    return _first_shares(plan, views, batch, key=key, clusters=clusters)
-
-
-def _first_shares(plan: Plan, views: View, batch: Batch, *, key: Array, clusters: str) -> Array:
-    num_rows = batch.args[0].shape[0] * plan.layout.cells_per_datum
-    num_states = plan.layout.num_states
-    cluster_key, noise_key = jax.random.split(key)
-    features = _features(plan, views, batch)
-    if num_states == 1:
-        shares = jnp.ones((num_rows, 1))
-    elif not features or len(plan.layout.discrete) > 1:
-        shares = jax.random.dirichlet(noise_key, jnp.full(num_states, 0.2), (num_rows,))
-    elif clusters == "merge":
-        shares = merged_clusters(features, num_states, key=cluster_key)
-    else:
-        assign = random_centres if clusters == "random" else k_means
-        shares = jax.nn.one_hot(assign(jnp.concatenate(features, 1), num_states, key=cluster_key), num_states)
-    # a little of every state keeps hard zeros out of the first update
-    soft = 0.98 * shares + 0.02 / num_states
-    if not batch.labels:
-        return soft
-    zero = jnp.zeros((num_rows, num_states))
-    start, latents, known = jax.tree.map(lambda a: a[0], views)
-    flat = _flat_terms(plan, start, batch._replace(latents=latents, known=known), zero)
-    return responsibilities(jnp.log(soft) + state_log_weights(plan, flat, batch))[0]
-
-
-def _spread(plan: Plan, start: Start, batch: Batch, *, key: Array, clusters: str) -> dict[str, dict[str, Array]]:
-    """Statistics of the augmented sites as if each datum's hidden variables were mostly those of its cluster."""
-    terms, _ = batch_terms(plan, start.globals, start.params, batch)
-    if not terms.augmented:
-        return {}
-    shares = []
-    for _, value in terms.augmented.values():
-        counts = value.astype(jnp.result_type(float))
-        shares.append(jnp.sqrt(counts / jnp.maximum(counts.sum(-1, keepdims=True), 1e-30)))
-    features = jnp.concatenate(shares, -1)
-    size = max(fn.proportions().shape[-1] for fn, _ in terms.augmented.values())
-    assign = random_centres if clusters == "random" else k_means
-    hard = jax.nn.one_hot(assign(features - features.mean(0), size, key=key), size)
-    soft = 0.8 * hard + 0.2 / size
-    return {name: fn.spread_statistics(value, soft) for name, (fn, value) in terms.augmented.items()}
-
-
-def _flat_terms(plan: Plan, start: Start, batch: Batch, zero: Array) -> Any:
-    terms, _ = batch_terms(plan, start.globals, start.params, batch)
-    return terms._replace(log_prior=zero[:1], compressed={}, dense=zero)
-
-
-def _features(plan: Plan, views: View, batch: Batch) -> tuple[Array, ...]:
-    """What a clustering sees: each child of the discrete sites, centred, each site with unit total variance."""
-
-    def of(view: View) -> dict[str, Array]:
-        sites = model_sites(plan, view.start.globals, view.latents, view.start.params, batch.args)
-        discrete = {name for name, _ in plan.layout.discrete}
-        children = [name for name in plan.frames if discrete & set(plan.sites[name].parents)]
-        return {name: _unit(_values(plan, name, sites[name])) for name in children}
-
-    found = jax.lax.map(of, views)
-    # what was observed is the same in every view
-    return tuple(part for name, stack in found.items() for part in (stack if name in plan.latents else stack[:1]))
-
-
-def _values(plan: Plan, name: str, site: dict) -> Array:
-    """A site's values, one row a cell."""
-    value = without_masked(plan.layout, site)
-    atom = unwrap(site["fn"])
-    axis = plan.layout.rows_dim - atom.event_dims - atom.base.event_dim
-    if plan.sites[name].family == "Categorical":
-        value = jax.nn.one_hot(value, atom.base.support.upper_bound + 1)
-        axis -= 1
-    # the steps of a structured site stand right of the data plate
-    front = (axis, axis + 1) if plan.layout.num_steps is not None else (axis,)
-    rows = plan.layout.to_cells(jnp.moveaxis(value, front, range(len(front))))
-    return rows.reshape(rows.shape[0], -1).astype(jnp.result_type(float))
-
-
-def _unit(rows: Array) -> Array:
-    centred = jnp.nan_to_num(rows - jnp.nanmean(rows, 0))
-    scaled = centred / jnp.maximum(jnp.abs(centred).max(), jnp.finfo(centred.dtype).tiny)
-    return scaled / jnp.sqrt(jnp.maximum(jnp.square(scaled).mean(0).sum(), 1e-30))

@@ -28,6 +28,8 @@ class Recipe:
         mixture_sweeps: EM sweeps of each.
         mixture_beta: weight of the codes' likelihood in the first of those sweeps; it rises to 1 over the first six
             tenths of them (annealing). 1 does not anneal.
+        mixture_moves: after each start, at most so many moves that split one component while two others become one,
+            each taken where it raises the objective after another run of sweeps.
     """
 
     clusters: str = "k-means"
@@ -40,6 +42,7 @@ class Recipe:
     mixture_restarts: int = 8
     mixture_sweeps: int = 60
     mixture_beta: float = 1.0
+    mixture_moves: int = 0
 
     def __post_init__(self) -> None:
         if self.clusters not in CLUSTERS:
@@ -50,6 +53,8 @@ class Recipe:
             raise ValueError(f"distort must be at least 0, found {self.distort!r}")
         if not (isinstance(self.views, int) and self.views >= 1):
             raise ValueError(f"views must be a whole number of at least 1, found {self.views!r}")
+        if not (isinstance(self.mixture_moves, int) and self.mixture_moves >= 0):
+            raise ValueError(f"mixture_moves must be a whole number of at least 0, found {self.mixture_moves!r}")
         if not 0.0 < self.mixture_beta <= 1.0:
             raise ValueError(f"mixture_beta must be in (0, 1], found {self.mixture_beta!r}")
 

@@ -48,9 +48,10 @@ def describe(plan: Plan, recipe: Recipe) -> list[str]:
     if plan.latents and plan.layout.discrete:
         annealed = f" annealed from {recipe.mixture_beta:g}" if recipe.mixture_beta < 1.0 else ""
         seen = " of all encoders, one class between them" if recipe.views > 1 else ""
+        moves = f", then up to {recipe.mixture_moves} splits with merges each" if recipe.mixture_moves else ""
         lines.append(
             f"mixture on the codes{seen}: EM, {recipe.mixture_restarts} starts ({recipe.clusters}), "
-            f"{recipe.mixture_sweeps} sweeps{annealed}, the likeliest kept"
+            f"{recipe.mixture_sweeps} sweeps{annealed}{moves}, the likeliest kept"
         )
     elif plan.layout.discrete:
         lines.append(f"{recipe.clusters} start, {FIRST_SWEEPS} closed-form updates of the globals")
@@ -90,6 +91,6 @@ def make_start(
             stages.append(stage if views == 1 else stage._replace(name=f"{stage.name} {i + 1} of {views}"))
         starts.append(start)
     if plan.globals and recipe.clusters != "prior":
-        start, stage = fit_mixture(plan, data, starts, recipe, key=keys["mixture"])
+        start, stage = fit_mixture(plan, data, starts, recipe, key=keys["mixture"], report=report)
         return start, [*stages, stage]
     return starts[0], stages

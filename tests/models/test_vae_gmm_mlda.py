@@ -9,10 +9,11 @@ from scipy.stats import multivariate_normal
 
 import vmix
 from vmix.engine import Start
+from vmix.first_responsibilities import View
 from vmix.inference import EM, SVI, Gibbs
 from vmix.log_joint import Batch
 from vmix.metrics import accuracy
-from vmix.mixture_start import View, _evidence
+from vmix.mixture_start import evidence
 from vmix.models import VAEGMMMLDA
 
 N = 240
@@ -97,7 +98,7 @@ def test_another_view_of_the_images_says_nothing_of_the_words(fit):
     codes = np.random.default_rng(1).normal(size=(N, MODEL.latent_dim)).astype(np.float32)
     globals_ = {name: jnp.asarray(fit.posterior[name]) for name in plan.globals}
     view = View(Start(globals_, plan.params), {"z": jnp.asarray(codes)}, {})
-    found = _evidence(plan, view, globals_, Batch((IMAGES, WORDS, SEEN), {"z": jnp.asarray(codes)}, {}, None, {}))
+    found = evidence(plan, view, globals_, Batch((IMAGES, WORDS, SEEN), {"z": jnp.asarray(codes)}, {}, None, {}))
     loc, precision = fit.posterior["loc"], fit.posterior["precision"]
     expected = np.stack([multivariate_normal(loc[j], np.linalg.inv(precision[j])).logpdf(codes) for j in range(k)], 1)
     seen = SEEN.astype(bool)

@@ -9,11 +9,13 @@ import pytest
 
 from vmix.distortion import distorted
 from vmix.door import prepare
-from vmix.engine import Annealing, Data, Start
+from vmix.engine import Data, Start
+from vmix.first_responsibilities import View, first_shares
+from vmix.gaussian_pool import Pool, log_likelihood, union
 from vmix.log_joint import Batch, batch_terms
-from vmix.merging import Pool, _fit, _union, merged_clusters
+from vmix.merging import merged_clusters
 from vmix.metrics import accuracy
-from vmix.mixture_start import View, _cluster_and_climb, _evidence, fit_mixture
+from vmix.mixture_start import climb, evidence, fit_mixture
 from vmix.models import VaDE
 from vmix.plan import make_plan
 from vmix.program import ProgramError
@@ -62,12 +64,11 @@ def test_union_of_components_has_the_moments_of_their_rows():
         jnp.asarray([20.0, 30.0]),
         (jnp.stack([h.mean(0) for h in halves]),),
         (jnp.stack([(h - h.mean(0)).T @ (h - h.mean(0)) for h in halves]),),
-        jnp.arange(2),
     )
-    union = _union(pool, 0, 1)
-    np.testing.assert_allclose(union.means[0], rows.mean(0), atol=1e-6)
-    np.testing.assert_allclose(union.scatters[0], (rows - rows.mean(0)).T @ (rows - rows.mean(0)), rtol=1e-4, atol=1e-4)
-    assert jnp.isfinite(_fit(union.counts, union.scatters, (jnp.asarray(1.0),)))
+    both = union(pool, 0, 1)
+    np.testing.assert_allclose(both.means[0], rows.mean(0), atol=1e-6)
+    np.testing.assert_allclose(both.scatters[0], (rows - rows.mean(0)).T @ (rows - rows.mean(0)), rtol=1e-4, atol=1e-4)
+    assert jnp.isfinite(log_likelihood(both.counts, both.scatters, (jnp.asarray(1.0),)))
 
 
 @pytest.mark.parametrize("rows", [3, 5, 40])
@@ -95,22 +96,23 @@ def test_distortions_refuse_rows_that_are_no_squares():
 
 @pytest.fixture(scope="module")
 def deep():
-    """A small VaDE, images of two kinds, and two encoders as drawn."""
+    """A small VaDE and images of three kinds."""
     rng = np.random.default_rng(4)
-    labels = np.repeat([0, 1], 60)
-    x = np.clip(0.15 + 0.7 * (rng.random((2, 16)) > 0.5)[labels] + 0.1 * rng.normal(size=(120, 16)), 0, 1)
+    labels = np.repeat([0, 1, 2], 40)
+    x = np.clip(0.15 + 0.7 * (rng.random((3, 16)) > 0.5)[labels] + 0.1 * rng.normal(size=(120, 16)), 0, 1)
     x = x.astype(np.float32)
-    model = VaDE(num_components=2, latent_dim=2, hidden=(8,), covariance="full")
+    model = VaDE(num_components=3, latent_dim=2, hidden=(8,))
     plan = make_plan(prepare(model, (x,)), (x,), key=KEY)
-    recipe = Recipe(views=2, distort=0.5, clusters="merge", pretrain_epochs=1, mixture_restarts=3, mixture_sweeps=10)
+    recipe = Recipe(views=2, distort=0.5, clusters="merge", pretrain_epochs=1, mixture_restarts=3, mixture_sweeps=8)
     return plan, Data((jnp.asarray(x),), None, None), recipe, labels
 
 
 def test_views_are_stages_that_explain_and_history_name(deep):
     plan, data, recipe, labels = deep
+    recipe = replace(recipe, clusters="k-means")  # merging is slow to compile
     start, stages = make_start(plan, data, recipe, key=KEY, report=lambda *_: None)
     assert [s.name for s in stages] == ["autoencoder 1 of 2", "autoencoder 2 of 2", "mixture on codes"]
-    assert start.globals["loc"].shape == (2, 2)
+    assert start.globals["loc"].shape == (3, 2)
     lines = describe(plan, recipe)
     assert "2 encoders: autoencoder, images distorted (0.5)" in lines[0] and "one class between" in lines[1]
 
@@ -123,21 +125,31 @@ def test_two_equal_views_weigh_the_codes_twice(deep):
     view = View(start, {"z": codes}, {})
     batch = Batch(data.args, {"z": codes}, {}, None, {})
     twice = jax.tree.map(lambda a: jnp.stack([a, a]), view)
-    options = {"batch": batch, "key": KEY, "clusters": "k-means", "anneal": Annealing()}
-
-    def climb(sweeps: int) -> dict:
-        return jax.jit(lambda views: _cluster_and_climb(plan, views=views, sweeps=sweeps, **options)[0])(twice)
-
-    moved = climb(1)
+    first = jnp.log(first_shares(plan, twice, batch, key=KEY, clusters="k-means"))
+    run = jax.jit(lambda sweeps: climb(plan, twice, batch, {}, first, sweeps, 1.0))
+    moved = run(1).globals
     for value in moved.values():
         np.testing.assert_allclose(value[0], value[1], rtol=1e-5)
-    one = {name: value[0] for name, value in climb(0).items()}
+    one = {name: value[0] for name, value in run(0).globals.items()}
     terms, _ = batch_terms(plan, one, plan.params, batch)
-    said = _evidence(plan, view, one, batch)
+    said = evidence(plan, view, one, batch)
     shares = jax.nn.softmax(terms.log_prior + 2.0 * said, -1)
+    np.testing.assert_allclose(run(1).shares, shares, atol=1e-4)
     mean = shares.T @ codes / shares.sum(0)[:, None]
     # the prior of the means is wide (10), so the mode is the weighted mean to its precision
     np.testing.assert_allclose(moved["loc"][0], mean, atol=2e-2)
+
+
+def test_moves_are_taken_where_they_raise_the_objective_and_the_stage_says_so(deep):
+    plan, data, recipe, _ = deep
+    without = replace(recipe, views=1, clusters="random", mixture_restarts=2)
+    start = Start(dict(plan.initial), plan.params)
+    _, plain = fit_mixture(plan, data, [start], without, key=KEY)
+    moving = replace(without, mixture_moves=2)
+    _, moved = fit_mixture(plan, data, [start], moving, key=KEY)
+    assert moved.objective[0] >= plain.objective[0]
+    assert "up to 2 splits with merges" in describe(plan, moving)[1]
+    assert "splits" not in plain.note
 
 
 def test_views_need_codes_that_compress(deep):
@@ -152,6 +164,7 @@ def test_views_need_codes_that_compress(deep):
     ("options", "message"),
     [
         ({"views": 0}, "views must be a whole number of at least 1, found 0"),
+        ({"mixture_moves": -1}, "mixture_moves must be a whole number of at least 0, found -1"),
         ({"distort": -1.0}, "distort must be at least 0, found -1.0"),
         ({"clusters": "ward"}, 'clusters must be "k-means", "random", "merge" or "prior", found \'ward\''),
     ],

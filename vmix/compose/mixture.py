@@ -38,9 +38,9 @@ from vmix.compose.module import (
 )
 from vmix.compose.program_module import log_evidence
 from vmix.engine import Data, Schedule, Start
+from vmix.first_responsibilities import start_responsibilities
 from vmix.inference import EM
 from vmix.log_joint import Batch
-from vmix.mixture_start import start_responsibilities
 from vmix.plan import Plan, make_plan
 
 # a quarter of the sweeps at each temperature's end is enough to settle; chosen by the objective
