@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpyro
 import numpyro.distributions as dist
 from jax import Array
 from jax.scipy.special import gammaln, xlogy
@@ -258,6 +259,10 @@ def _global_log_prob(plan: Plan, sites: dict[str, dict], names: Any) -> Array:
 def _log_prob(fn: dist.Distribution, value: Array) -> Array:
     """Log density of a global; a Dirichlet's is finite at a corner where its concentration is 1 (NumPyro: NaN)."""
     base = unwrap(fn).base
+    if base.event_dim == 2:
+        # NumPyro's check that a matrix is positive definite is an eigendecomposition; globals never leave their support
+        with numpyro.validation_enabled(False):
+            return fn.log_prob(value)
     if type(base) is not dist.Dirichlet:
         return fn.log_prob(value)
     a = base.concentration
