@@ -15,6 +15,8 @@ from numpyro.infer.util import log_density
 
 from vmix.assignments import given
 from vmix.conformance_case import TOLERANCE, Case, Fault, Skip, relative_gap
+from vmix.distributions.structured import StructuredDiscrete
+from vmix.families import unwrap
 from vmix.log_joint import Batch, batch_terms, gather, site_density
 from vmix.plan import Plan
 
@@ -85,7 +87,8 @@ def check_rows(case: Case) -> str:
 def numpyro_log_joint(plan: Plan, args: tuple, values: Mapping[str, Array], states: Array) -> Array:
     """NumPyro's own log density of the program with each datum's joint state fixed, in nats."""
     model = handlers.seed(plan.program.model, jax.random.key(0))  # every site is fixed: only networks read the key
-    column = (-1,) + (1,) * (-(plan.layout.data_dim or -1) - 1)
+    between = (1,) * (-(plan.layout.data_dim or -1) - 1)
+    column = (states.shape[0], *between, *states.shape[1:])
     fixed = {n: v[states].reshape(column) for n, v in plan.layout.state_values().items()}
     return log_density(model, args, {}, {**values, **fixed, **plan.params})[0]
 
@@ -96,10 +99,14 @@ def check_enumeration(case: Case) -> str:
     if not plan.layout.discrete:
         raise Skip("the program has no discrete site")
     case.needs_shared_globals()
-    num_states = plan.layout.num_states
-    num_rows = min(max(int(math.log(_MAX_ASSIGNMENTS) / math.log(max(num_states, 2))), 1), 4, len(case.arrays[0]))
+    num_states, cells = plan.layout.num_states, plan.layout.cells_per_datum
+    num_cells = int(math.log(_MAX_ASSIGNMENTS) / math.log(max(num_states, 2)))
+    if cells > max(num_cells, 1):
+        raise Skip(f"a datum has {num_states}^{cells} values of its discrete site, too many to try: use fewer steps")
+    num_rows = min(max(num_cells // cells, 1), 4, len(case.arrays[0]))
     args, globals_, latents = case.args(num_rows), case.prior_globals("enumeration"), case.latents(num_rows)
-    grid = np.stack(np.meshgrid(*[np.arange(num_states)] * num_rows, indexing="ij"), -1).reshape(-1, num_rows)
+    grid = np.stack(np.meshgrid(*[np.arange(num_states)] * num_rows * cells, indexing="ij"), -1)
+    grid = grid.reshape(-1, num_rows, *(() if plan.layout.num_steps is None else (cells,)))
     values = {**globals_, **latents}
     log_joints = partial(numpyro_log_joint, plan, args, values)
     every = jax.jit(lambda states: jax.lax.map(log_joints, states))(jnp.asarray(grid))
@@ -119,7 +126,7 @@ def check_conditionals(case: Case) -> str:
     num_rows = min(len(case.arrays[0]), 50) if not plan.per_datum else len(case.arrays[0])
     args, latents = case.args(num_rows), case.latents(num_rows)
     globals_ = case.prior_globals("conditionals")
-    states = jax.random.randint(case.key("states"), (num_rows,), 0, plan.layout.num_states)
+    states = _some_states(case, globals_, args)
     gaps = {name: _conditional_gap(case, name, globals_, Batch(args, latents, {}, None), states)
             for name in plan.conditionals}  # fmt: skip
     worst = max(gaps, key=gaps.__getitem__)
@@ -129,6 +136,19 @@ def check_conditionals(case: Case) -> str:
             f"{gaps[worst]:.2g} of its size"
         )
     return f"{len(gaps)} conditionals equal the log density at random pairs of points, to {gaps[worst]:.1g}"
+
+
+def _some_states(case: Case, globals_: dict, args: tuple) -> Array:
+    """Joint states at random, shape (N,); of a structured site, which may forbid some, a draw, shape (N, T)."""
+    plan, num_rows = case.plan, args[0].shape[0]
+    if plan.layout.num_steps is None:
+        return jax.random.randint(case.key("states"), (num_rows,), 0, plan.layout.num_states)
+    (name, _), *_ = plan.layout.discrete
+    model = handlers.substitute(handlers.seed(case.program.model, case.key("states")), data={**globals_, **plan.params})
+    site = handlers.trace(model).get_trace(*args)[name]
+    if type(unwrap(site["fn"]).base).sample_statistics is not StructuredDiscrete.sample_statistics:
+        raise Skip(f"the values of site {name!r} leave hidden variables of its prior open")
+    return site["value"].reshape(num_rows, -1)
 
 
 def _conditional_gap(case: Case, name: str, globals_: dict, batch: Batch, states: Array) -> float:

@@ -225,8 +225,9 @@ def climb(
     num_views, num_rows = len(jax.tree.leaves(views.start)[0]), batch.args[0].shape[0]
     rise = jnp.maximum(jnp.floor(_RISE * jnp.asarray(sweeps, float)), 1.0)
 
-    def update(i: Array, view: View, globals_: dict, others: Array, tempered: Array) -> tuple:
+    def update(i: Array, tempered: Array, seen: tuple[View, dict, Array]) -> tuple:
         """One view's sweep, what the others say of the class given."""
+        view, globals_, others = seen
         rows = _rows_of(view, batch)
         terms, log_prior = batch_terms(plan, globals_, view.start.params, rows)
         weights = state_log_weights(plan, terms, rows, beta=tempered) + others
@@ -248,7 +249,7 @@ def climb(
         if num_views > 1:
             said = jax.lax.map(lambda x: evidence(plan, x[0], x[1], batch), (views, globals_))
             others = tempered * (said.sum(0) - said)
-        moved, total, log_prior, shares = jax.lax.map(lambda x: update(i, x[0], x[1], x[2], tempered), (views, globals_, others))
+        moved, total, log_prior, shares = jax.lax.map(lambda seen: update(i, tempered, seen), (views, globals_, others))
         return Climbed(moved, (total[0] + log_prior.sum()) / num_rows, shares[0])
 
     begun = Climbed(views.start.globals, jnp.zeros(()), jnp.exp(first))

@@ -16,7 +16,7 @@ from vmix.engine import Data, Start
 from vmix.mixture_start import FIRST_SWEEPS, fit_mixture
 from vmix.plan import Plan
 from vmix.pretraining import first_values, pretrain
-from vmix.program import NETWORK
+from vmix.program import NETWORK, ProgramError
 from vmix.recipe import Recipe, Stage
 
 
@@ -63,6 +63,20 @@ def pretrains(plan: Plan, recipe: Recipe) -> bool:
     return bool(plan.latents and plan.layout.discrete and plan.names(NETWORK) and recipe.pretrain_epochs)
 
 
+def check_recipe(plan: Plan, recipe: Recipe) -> None:
+    """Refuse what a program has no use for.
+
+    Raises:
+        ProgramError: for views or moves where no mixture is fitted to codes.
+    """
+    for option, asked in (("views", recipe.views > 1), ("mixture_moves", recipe.mixture_moves > 0)):
+        if asked and not pretrains(plan, recipe):
+            raise ProgramError(
+                f"Recipe({option}={getattr(recipe, option)}) is for codes of encoders that are trained first; program "
+                f"{plan.program.name} has no latent with an encoder and components, or pretrain_epochs=0: leave it out"
+            )
+
+
 def make_start(
     plan: Plan, data: Data, recipe: Recipe, *, key: Array, report: Callable[[str, int, int, float], None]
 ) -> tuple[Start, list[Stage]]:
@@ -78,6 +92,7 @@ def make_start(
     Returns:
         The start, and what each stage did.
     """
+    check_recipe(plan, recipe)
     keys = dict(zip(("draw", "train", "mixture"), jax.random.split(key, 3), strict=True))
     stages: list[Stage] = []
     starts: list[Start] = []

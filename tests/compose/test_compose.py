@@ -289,22 +289,34 @@ def test_topics_scale_counts_to_what_they_are_worth(tmp_path):
         MLDA(3, "all")
 
 
-def test_program_of_the_users_own_is_a_module(cycle):
+def three_places(x):
+    """A mixture of the user's own."""
+    loc = numpyro.sample("loc", dist.Normal(0.0, 3.0).expand([3, 2]).to_event(2))
+    with numpyro.plate("data", x.shape[0]):
+        c = numpyro.sample("c", dist.Categorical(jnp.full(3, 1 / 3)))
+        numpyro.sample("x", dist.Normal(loc[c], 0.7).to_event(1), obs=x)
+
+
+def test_program_of_the_users_own_is_a_module_and_comes_back(cycle, tmp_path):
     x, labels = cycle
-
-    def program(x):
-        loc = numpyro.sample("loc", dist.Normal(0.0, 3.0).expand([3, 2]).to_event(2))
-        with numpyro.plate("data", x.shape[0]):
-            c = numpyro.sample("c", dist.Categorical(jnp.full(3, 1 / 3)))
-            numpyro.sample("x", dist.Normal(loc[c], 0.7).to_event(1), obs=x)
-
-    module, mm = ProgramModule(program, EM(num_sweeps=20)), MM(sweeps=30)
+    module, mm = ProgramModule(three_places, EM(num_sweeps=20)), MM(sweeps=30)
     module.connect(Observation(x))
     mm.connect(module)
     for _ in range(3):
         module.update()
         mm.update()
     assert accuracy(labels, mm.predict()) > 0.95
+
+    net = Network(mm)
+    net.save(tmp_path / "own")
+    with pytest.raises(GraphError, match=r"module program has a program of your own \(three_places\).*hand it over"):
+        load(tmp_path / "own")
+    other = ProgramModule(three_places, EM(), shares="k")
+    with pytest.raises(GraphError, match="was saved with the program three_places sharing site 'c'"):
+        load(tmp_path / "own", programs={"program": other})
+    again = load(tmp_path / "own", programs={"program": ProgramModule(three_places, EM(num_sweeps=5))})
+    for name in ("program", "mm"):
+        np.testing.assert_allclose(again.recognise(x[:60])[name].value, net.recognise(x[:60])[name].value, atol=1e-5)
 
 
 def test_modules_refuse_a_cycle():

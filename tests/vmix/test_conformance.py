@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 import pytest
 
 import vmix
-from vmix.models import GaussianMixture
+from vmix.models import HMM, GaussianMixture
 from vmix.program import FACTOR, GLOBAL_FACTOR, analyse, as_program
 
 DENSITY = ("repeatable", "plan", "rows", "enumeration", "conditionals")
@@ -52,6 +52,23 @@ def test_a_right_program_passes_and_says_what_passed(counts, capsys):
     assert set(status(result).values()) == {"passed"}
     assert "closed-form mode, Gamma" in printed and "passed  enumeration" in printed
     assert "6 passed, 0 failed, 0 skipped" in str(result)
+
+
+def test_paths_of_a_chain_are_enumerated_and_long_ones_are_skipped():
+    x = np.random.default_rng(2).normal(size=(6, 9, 1)).astype(np.float32)
+    model = HMM(num_components=2)
+    short = vmix.check_program(model, x[:, :4], only=("plan", "enumeration"), verbose=False)
+    assert short and "256 assignments of 2 rows" in short.checks[1].detail
+    long = vmix.check_program(model, np.tile(x, (1, 2, 1)), only=("plan", "enumeration"), verbose=False)
+    assert status(long)["enumeration"] == "skipped" and "2^18 values" in long.checks[1].detail
+
+
+@pytest.mark.slow
+def test_a_chain_passes_every_check_of_its_density():
+    x = np.random.default_rng(2).normal(size=(30, 4, 2)).astype(np.float32)
+    result = vmix.check_program(HMM(num_components=2), x, only=DENSITY, verbose=False)
+    assert result, str(result)
+    assert set(status(result).values()) == {"passed"}
 
 
 @pytest.mark.slow

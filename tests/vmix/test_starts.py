@@ -7,16 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import vmix
 from vmix.distortion import distorted
 from vmix.door import prepare
 from vmix.engine import Data, Start
 from vmix.first_responsibilities import View, first_shares
 from vmix.gaussian_pool import Pool, log_likelihood, union
+from vmix.inference import EM
 from vmix.log_joint import Batch, batch_terms
 from vmix.merging import merged_clusters
 from vmix.metrics import accuracy
 from vmix.mixture_start import climb, evidence, fit_mixture
-from vmix.models import VaDE
+from vmix.models import GaussianMixture, VaDE
 from vmix.plan import make_plan
 from vmix.program import ProgramError
 from vmix.recipe import Recipe
@@ -158,6 +160,14 @@ def test_views_need_codes_that_compress(deep):
     start = Start(dict(plan.initial), plan.params)
     with pytest.raises(ProgramError, match=r"site 'z' does not compress \(a reason\).* use views=1"):
         fit_mixture(blind, data, [start, start], recipe, key=KEY)
+
+
+@pytest.mark.parametrize("option", ["views", "mixture_moves"])
+def test_what_needs_codes_is_refused_without_encoders(option):
+    x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    model = GaussianMixture(num_components=3)
+    with pytest.raises(ProgramError, match=rf"Recipe\({option}=2\) is for codes of encoders.*GaussianMixture has no"):
+        vmix.fit(model, x, engine=EM(), seed=0, init=Recipe(**{option: 2}))
 
 
 @pytest.mark.parametrize(

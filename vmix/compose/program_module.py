@@ -24,9 +24,11 @@ from vmix.compose.module import (
     potentials_for,
 )
 from vmix.compose.stepping import Stepper
+from vmix.door import prepare
 from vmix.engine import Data, Engine, Start
+from vmix.families_protocol import Frame
 from vmix.log_joint import Batch, batch_terms
-from vmix.plan import Plan
+from vmix.plan import Plan, bare_plan
 from vmix.program import ProgramError
 
 
@@ -57,18 +59,50 @@ class ProgramModule(Module):
         self.program, self.engine, self.shares = program, engine, shares
         self._stepper: Stepper | None = None
         self._start: Start | None = None
+        self._plan: Plan | None = None
 
     @property
     def num_values(self) -> int | None:
         """K, known once the program was planned."""
-        return None if self._stepper is None else dict(self._stepper.plan.layout.discrete)[self.shares]
+        return None if self._plan is None else dict(self._plan.layout.discrete)[self.shares]
+
+    def settings(self) -> dict[str, Any]:
+        """What a network's file says of this module; the program and the engine are handed over again at loading."""
+        plan = self.settled(self._plan)
+        template = [[list(a.shape), str(a.dtype)] for a in plan.template]
+        return {"name": self.name, "shares": self.shares, "program": plan.program.name, "template": template}
+
+    def state(self) -> dict[str, Any]:
+        """The arrays to go on from: globals, networks, and the frames of the data."""
+        start, plan = self.settled(self._start), self.settled(self._plan)
+        frames = {n: {"shift": np.asarray(f.shift), "scale": np.asarray(f.scale)} for n, f in plan.frames.items()}
+        return {"globals": start.globals, "params": start.params, "frames": frames}
+
+    def restore(self, settings: dict[str, Any], state: dict[str, Any]) -> None:
+        """Take up what `settings` and `state` said.
+
+        Raises:
+            GraphError: for another program's state.
+        """
+        template = tuple(np.ones(shape, dtype) for shape, dtype in settings["template"])
+        frames = {n: Frame(jnp.asarray(f["shift"]), jnp.asarray(f["scale"])) for n, f in state["frames"].items()}
+        plan = bare_plan(prepare(self.program, template), template, frames=frames, updates={}, missing=False)
+        if plan.program.name != settings["program"] or self.shares != settings["shares"]:
+            raise GraphError(
+                f"module {settings['name']} was saved with the program {settings['program']} sharing site "
+                f"{settings['shares']!r}; the one given has {plan.program.name} sharing {self.shares!r}"
+            )
+        self._plan = plan
+        self._start = jax.tree.map(jnp.asarray, Start(state["globals"], state["params"]))
+        self.params = {n: np.asarray(v) for n, v in state["globals"].items()}
 
     def learn(self, inputs: Inputs, seed: int) -> None:
         """Run the engine, with what came from below as a factor."""
         arrays = tuple(np.asarray(inputs[m]) for m in self.upstream)
         if self._stepper is None or self._stepper.num_rows != len(arrays[0]):
             self._stepper = Stepper(self.program, self.engine, arrays, kl_weight=1.0, seed=seed)
-            self._check_site(self._stepper.plan)
+            self._plan = self._stepper.plan
+            self._check_site(self._plan)
         below = from_below(self, inputs)
         labels = None if below is None else {self.shares: jnp.asarray(below, jnp.float32)}
         if labels is None and self.downstream:
@@ -112,7 +146,7 @@ class ProgramModule(Module):
 
     @cached_property
     def _look(self) -> Any:
-        plan = self.settled(self._stepper).plan
+        plan = self.settled(self._plan)
         return jax.jit(lambda globals_, params, args: log_evidence(plan, globals_, params, args))
 
 
