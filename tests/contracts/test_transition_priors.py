@@ -48,6 +48,7 @@ def test_rows_given_the_sticks_are_conjugate_and_the_sticks_are_not(truth):
     assert rows["v"] == "NUTS on the compressed log joint"
 
 
+@pytest.mark.slow
 def test_a_mode_on_the_edge_is_refused_by_em_with_the_way_out(truth):
     with pytest.raises(FitError, match=r"site 'transition' has reached the edge of its support.*use Gibbs"):
         vmix.fit(sticky_hdp_hmm, truth[1], engine=EM(num_sweeps=10), seed=0)
