@@ -7,6 +7,7 @@ seed, so that a run that was stopped goes on where it was.
 import argparse
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ from vmix.inference import EM
 from vmix.metrics import clustering
 from vmix.models import VaDE
 
-MODELS = {"vade": VaDE}
 SAMPLES = 8
+# "vade" is the model as published; "vade_full" has full covariances and starts from the codes of two encoders
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "vade": ({}, {}),
+    "vade_full": ({"covariance": "full"}, {"views": 2, "mixture_restarts": 16}),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,18 +33,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     data = vmix.data.load(options.data)
     x, labels = data.images[: options.rows], data.labels[: options.rows]
-    model = MODELS[options.case](**_given(options, "num_components", "hidden", "covariance", "pretrain_epochs"))
+    given, changes = CASES[options.case]
+    model = VaDE(**given, **_given(options, "num_components", "hidden", "pretrain_epochs"))
+    changes = changes | _given(options, "views", "distort", "mixture_restarts", "mixture_moves")
     engine = EM(num_sweeps=options.epochs)
-    settings = {"data": Path(options.data).stem, "rows": len(x), "model": _fields(model), "engine": _fields(engine)}
+    name = Path(options.data).stem
+    settings = {"data": name, "rows": len(x), "model": _fields(model), "engine": _fields(engine)}
+    if changes:
+        settings["start"] = changes
     for seed in options.seeds:
         case = Case(
-            benchmark="deep_mixtures", case=f"{options.case}, {settings['data']}", variant="vmix", seed=seed,
+            benchmark="deep_mixtures", case=f"{name}/{options.case}", variant="vmix", seed=seed,
             settings=settings,
         )  # fmt: skip
         if is_recorded(case, options.folder):
             print(f"{case.case}, seed {seed}: recorded before")
             continue
-        fit = vmix.fit(model, x, engine=engine, seed=seed)
+        fit = vmix.fit(model, x, engine=engine, seed=seed, init=replace(model.recipe, **changes))
         found = measure(fit, x, labels)
         record(case, found, fit.seconds, options.folder)
         draw(fit, x, labels, options.folder / "pictures", f"{options.case}_{settings['data']}_{seed}")
@@ -52,6 +62,8 @@ def measure(fit: Any, x: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     found = {k: v for k, v in clustering(labels, predicted).items() if k != "homogeneity"}
     found |= {"elbo": fit.score(x), "num_used": len(np.unique(predicted))}
     stages = {"seconds_" + re.sub(r"\W+", "_", s["name"]): s["seconds"] for s in fit.history["stages"]}
+    mixtures = [s["objective"][-1] for s in fit.history["stages"] if s["name"] == "mixture on codes"]
+    stages |= {"mixture_objective": mixtures[-1]} if mixtures else {}
     return found | stages | {"seconds_in_all": fit.seconds}
 
 
@@ -77,11 +89,14 @@ def _scatter(points: np.ndarray, groups: np.ndarray, title: str) -> Any:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="digits", help="digits, mnist, or a file")
-    parser.add_argument("--case", choices=MODELS, default="vade")
+    parser.add_argument("--case", choices=CASES, default="vade")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=15, help="sweeps of the joint fit")
     parser.add_argument("--pretrain-epochs", type=int, help="by default the model's own number")
-    parser.add_argument("--covariance", choices=("diagonal", "full"), help="by default the model's own")
+    parser.add_argument("--views", type=int, help="encoders whose codes start the mixture; by default the case's own")
+    parser.add_argument("--distort", type=float, help="strength of distortions in pretraining; by default none")
+    parser.add_argument("--mixture-restarts", type=int, help="by default the case's own number")
+    parser.add_argument("--mixture-moves", type=int, help="splits with merges after each restart; by default none")
     parser.add_argument("--num-components", type=int, help="by default the model's own number")
     parser.add_argument("--hidden", nargs="+", type=int, help="by default the model's own widths")
     parser.add_argument("--rows", type=int, help="the first rows only")
