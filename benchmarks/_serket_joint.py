@@ -13,7 +13,7 @@ import vmix
 from benchmarks._recording import Case, load_average, record
 from vmix.inference import EM
 from vmix.metrics import accuracy, nmi
-from vmix.models import HMMVAE, VAEGMMMLDA, VaDE
+from vmix.models import HMMVAE, HMMVAEMLDA, VAEGMMMLDA, VaDE
 
 NUM_STEPS = 100
 # chosen before the first run, alike for both: the tutorials' 18 dimensions, one hidden layer, a denoising autoencoder
@@ -23,6 +23,7 @@ JOINT = {
     "hmm_vae/joint": (HMMVAE(num_components=10, **NETWORK), EM(num_sweeps=5)),
     "vae_gmm/joint": (VaDE(num_components=10, covariance="full", **NETWORK), EM(num_sweeps=20)),
     "vae_gmm_mlda/joint": COUNTED,
+    "vae_gmm_mlda_mm/joint": (HMMVAEMLDA(num_components=10, **NETWORK), EM(num_sweeps=5)),
 }
 
 
@@ -40,26 +41,31 @@ def fit_joint(name: str, data: Any, seed: int, *, folder: Path) -> dict[str, flo
     """
     model, engine = JOINT[name]
     x = np.asarray(data.modalities["image"])
-    arrays = [x.reshape(-1, NUM_STEPS, x.shape[1]) if name.startswith("hmm") else x]
-    if "mlda" in name:
-        arrays.append(np.asarray(data.modalities["speech"]))
+    arrays = [x, np.asarray(data.modalities["speech"])] if "mlda" in name else [x]
+    in_order = hasattr(model, "sequence_dims")
+    if in_order:
+        arrays = [a.reshape(-1, NUM_STEPS, a.shape[1]) for a in arrays]
     began = time.perf_counter()
     fit = vmix.fit(model, *arrays, engine=engine, seed=seed)
     seconds = time.perf_counter() - began
     found = fit.predict(*arrays).reshape(-1)
     metrics = {"accuracy": accuracy(data.labels, found), "nmi": nmi(data.labels, found)}
     metrics |= {"elbo": float(fit.history["objective"][-1]), "load": load_average()}
-    if name.startswith("hmm"):
+    if in_order:
         transition = fit.posterior["transition"]
         metrics["least_largest_transition"] = float(transition.max(1).min())
         if seed == 0:
-            _draw(transition, folder / "pictures" / "serket_hmm_vae_transition.png")
+            _draw(
+                transition,
+                folder / "pictures" / f"serket_{name.split('/')[0]}_transition.png",
+                f"Learnt transitions ({type(model).__name__})",
+            )
     settings = {"model": fit.settings["model"], "engine": fit.settings["engine"]}
     record(Case(benchmark="serket", case=name, variant="vmix", seed=seed, settings=settings), metrics, seconds, folder)
     return metrics | {"seconds": seconds}
 
 
-def _draw(transition: np.ndarray, path: Path) -> None:
+def _draw(transition: np.ndarray, path: Path, title: str) -> None:
     """The transition matrix, states in the order of the cycle they follow."""
     order = [0]
     while len(order) < len(transition):
@@ -67,7 +73,7 @@ def _draw(transition: np.ndarray, path: Path) -> None:
         order.append(next(int(k) for k in ranked if int(k) not in order))
     figure, axes = plt.subplots(figsize=(4, 3.4), layout="constrained")
     image = axes.imshow(transition[np.ix_(order, order)], vmin=0, vmax=1, cmap="viridis")
-    axes.set(xlabel="state at t + 1", ylabel="state at t", title="Learnt transitions (HMMVAE)")
+    axes.set(xlabel="state at t + 1", ylabel="state at t", title=title)
     figure.colorbar(image, label="probability")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "pictures" / "vade_digits.png"
 NUM_ROWS = 64
-SMALL = {name: {"hidden": (4,)} for name in ("HMMVAE", "VAE", "VAEGMM", "VAEGMMMLDA", "VaDE")}
+SMALL = {name: {"hidden": (4,)} for name in ("HMMVAE", "HMMVAEMLDA", "VAE", "VAEGMM", "VAEGMMMLDA", "VaDE")}
 
 
 def table() -> str:
@@ -49,6 +49,7 @@ def data_for(name: str, x: np.ndarray) -> tuple[np.ndarray, ...]:
     shaped = {
         "HMM": (x.reshape(8, -1, x.shape[1]),),
         "HMMVAE": (x.reshape(8, -1, x.shape[1]),),
+        "HMMVAEMLDA": (x[:, ::2].reshape(8, 8, -1), counts[:, 1::2].reshape(8, 8, -1)),
         "MarkovModel": ((counts.sum(1) % 4).reshape(8, -1),),
         "LDA": (counts,),
         "MLDA": (counts[:, ::2], counts[:, 1::2]),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vmix.models.gaussian_mixture import GaussianMixture
     from vmix.models.hmm import HMM
     from vmix.models.hmm_vae import HMMVAE
+    from vmix.models.hmm_vae_mlda import HMMVAEMLDA
     from vmix.models.lda import LDA
     from vmix.models.markov_model import MarkovModel
     from vmix.models.mlda import MLDA
@@ -32,6 +33,7 @@ _HOMES = {
     "GaussianMixture": "gaussian_mixture",
     "HMM": "hmm",
     "HMMVAE": "hmm_vae",
+    "HMMVAEMLDA": "hmm_vae_mlda",
     "LDA": "lda",
     "MLDA": "mlda",
     "MarkovModel": "markov_model",
@@ -47,6 +49,7 @@ __all__ = [
     "GaussianMixture",
     "HMM",
     "HMMVAE",
+    "HMMVAEMLDA",
     "LDA",
     "MLDA",
     "MarkovModel",
