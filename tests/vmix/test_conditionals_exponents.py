@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import digamma, multigammaln, polygamma
 
+from vmix.conditionals_contract import solved_twice
 from vmix.conditionals_normal import (
     NormalBlocksConditional,
     NormalBlocksExponent,
@@ -258,3 +259,25 @@ def test_wishart_log_prob_matches_the_textbook():
     with jax.numpy_rank_promotion("allow"):  # inside NumPyro
         found = WishartExponent(power, jnp.asarray(rate)).log_prob(jnp.asarray(value))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 1e3])
+def test_wishart_is_solved_from_a_probe_far_from_its_mean(spread):
+    """At the identity one of the two terms of the gradient is lost beside the other; the second solve finds it."""
+    x = spread * np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    scatter = jnp.asarray(x.T @ x)
+
+    def log_density(precision):
+        return 150.0 * jnp.linalg.slogdet(precision)[1].sum() - 0.5 * (scatter * precision[0]).sum()
+
+    found = jax.jit(lambda p: WishartConditional().solve(log_density, p))(jnp.eye(3)[None])
+    np.testing.assert_allclose(found.power, 150.0, rtol=1e-4)
+    np.testing.assert_allclose(found.rate[0], scatter, rtol=1e-3, atol=1e-3 * float(scatter.max()))
+
+
+@pytest.mark.parametrize(
+    ("near", "place"), [(None, 1.0), (lambda value, moved: moved > 0.5, 0.0), (lambda value, moved: moved > 5.0, 1.0)]
+)
+def test_second_solve_is_left_out_where_the_first_value_was_near(near, place):
+    found = solved_twice(lambda value: value, lambda value, solution: value + 1.0, jnp.zeros(()), near=near)
+    assert float(found) == place
