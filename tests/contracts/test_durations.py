@@ -65,6 +65,7 @@ def test_durations_and_moves_are_recovered(truth, engine):
     assert np.mean(order[c] == vmix.sequences.most_probable_path(fit, x)) > 0.98
 
 
+@pytest.mark.slow
 def test_em_never_goes_down_and_svi_climbs(truth):
     climb = np.asarray(vmix.fit(durations, truth[1], engine=EM(num_sweeps=20), seed=1).history["objective"])
     assert np.all(np.diff(climb, axis=-1) > -1e-4 * np.abs(climb).max())

@@ -123,6 +123,7 @@ def test_a_document_without_tokens_has_evidence_one_and_its_prior(fit):
     assert_allclose(fit.predict_proba(nothing), 1 / K, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tokens", "margin"), [(12, 0.0), (TOKENS, 0.005)])
 def test_held_out_tokens_are_predicted_no_worse_than_by_the_mode(tokens, margin):
     # a mode needs a concentration above 1; the prior that is right tells most in short documents
@@ -184,6 +185,7 @@ def answers_of_people(answers, picks):
         numpyro.sample("picks", dist.Multinomial(picks.sum(-1), theta), obs=picks)
 
 
+@pytest.mark.slow
 def test_a_program_of_ones_own_with_a_learned_concentration():
     rng = np.random.default_rng(2)
     theta = rng.dirichlet(np.full(K, 0.4), 300)

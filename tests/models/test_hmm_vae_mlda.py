@@ -18,6 +18,7 @@ SEEN = np.ones((N, T), int)
 MODEL = HMMVAEMLDA(num_components=K, latent_dim=2, hidden=(16,), weight=None, starts=4)
 
 
+@pytest.mark.slow
 def test_the_chain_is_summed_out_and_both_children_compress():
     rows = {row.site: row for row in vmix.explain(MODEL, IMAGES, WORDS, SEEN, engine=EM()).rows}
     assert rows["c"].family == "MarkovChain" and "transition" in rows["c"].parents

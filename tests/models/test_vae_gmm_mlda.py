@@ -92,6 +92,7 @@ def test_data_that_it_cannot_explain_are_refused(data, match):
         vmix.fit(MODEL, *data, engine=EM(num_sweeps=1), seed=0)
 
 
+@pytest.mark.slow
 def test_another_view_of_the_images_says_nothing_of_the_words(fit):
     """What one encoder says of a class is its codes' density alone: words are the same in every view."""
     plan, k = fit._plan, MODEL.num_components

@@ -54,6 +54,7 @@ def test_a_right_program_passes_and_says_what_passed(counts, capsys):
     assert "6 passed, 0 failed, 0 skipped" in str(result)
 
 
+@pytest.mark.slow
 def test_paths_of_a_chain_are_enumerated_and_long_ones_are_skipped():
     x = np.random.default_rng(2).normal(size=(6, 9, 1)).astype(np.float32)
     model = HMM(num_components=2)

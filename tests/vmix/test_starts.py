@@ -109,6 +109,7 @@ def deep():
     return plan, Data((jnp.asarray(x),), None, None), recipe, labels
 
 
+@pytest.mark.slow
 def test_views_are_stages_that_explain_and_history_name(deep):
     plan, data, recipe, labels = deep
     recipe = replace(recipe, clusters="k-means")  # merging is slow to compile
