@@ -50,11 +50,8 @@ def test_every_prior_on_a_semi_markov_chain_is_conjugate(truth):
     assert {rows[name] for name in ("start", "move", "lasting")} == {"conjugate draw, Dirichlet"}
 
 
-@pytest.mark.parametrize(
-    "engine",
-    [EM(num_sweeps=60), pytest.param(Gibbs(num_samples=60, num_warmup=40), marks=pytest.mark.slow)],
-    ids=lambda e: e.name,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [EM(num_sweeps=60), Gibbs(num_samples=60, num_warmup=40)], ids=lambda e: e.name)
 def test_durations_and_moves_are_recovered(truth, engine):
     c, x = truth
     fit = vmix.fit(durations, x, engine=engine, seed=0)

@@ -27,7 +27,7 @@ ENGINES = {
 }
 STEPS = {"EM": 4, "SVI": 6, "Gibbs": 8}
 # each engine, and networks; all cells with -m "slow or not slow"
-DEFAULT = {("BernoulliMixture", "Gibbs"), ("VAE", "SVI"), ("VaDE", "EM")}
+DEFAULT = {("BernoulliMixture", "Gibbs"), ("VAE", "SVI")}
 
 
 @pytest.fixture(scope="module")
