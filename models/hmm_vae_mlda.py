@@ -34,11 +34,9 @@ from jax import Array
 from vmix.checks import first_rows
 from vmix.distributions import MarkovChain, ScaledCounts
 from vmix.networks import check_pixels, decode, encode, usual_widths
-from vmix.overdispersion import effective_tokens
+from vmix.overdispersion import EFFECTIVE, check_weight, settle_weight, settled_weight
 from vmix.priors import check_documents, check_sequences, longest_document, scale_counts, settle, settled
 from vmix.recipe import Recipe
-
-EFFECTIVE = "effective"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +79,7 @@ class HMMVAEMLDA:
     def __post_init__(self) -> None:
         if not self.topic_concentration > 0:
             raise ValueError(f"topic_concentration must be above 0, found {self.topic_concentration!r}")
-        number = isinstance(self.weight, int | float) and self.weight > 0
-        if not (number or self.weight is None or self.weight == EFFECTIVE):
-            raise ValueError(f'weight must be a number above 0, "{EFFECTIVE}", or None, found {self.weight!r}')
+        check_weight(self.weight)
 
     @property
     def recipe(self) -> Recipe:
@@ -110,11 +106,8 @@ class HMMVAEMLDA:
     def with_data(self, x: Array, y: Array, seen: Array | None = None) -> HMMVAEMLDA:
         """Settle the widths, what the words are worth, and the longest document on the data."""
         rows = first_rows(y).reshape(-1, y.shape[-1])
-        longest, weight = longest_document(rows, "y"), self.weight
-        if weight == EFFECTIVE:
-            weight = effective_tokens(rows, num_classes=self.num_components)
-        if isinstance(weight, int | float):
-            longest = math.ceil(weight)
+        weight = settle_weight(self.weight, rows, num_classes=self.num_components)
+        longest = longest_document(rows, "y") if weight is None else math.ceil(weight)
         return replace(settle(self, hidden=usual_widths(x.shape[-1]), max_tokens=longest), weight=weight)
 
     def model(self, x: Array, y: Array, seen: Array | None = None) -> None:
@@ -125,7 +118,7 @@ class HMMVAEMLDA:
         loc = numpyro.sample("loc", dist.Normal(0.0, self.loc_scale).expand([k, d]).to_event(2))
         tau = numpyro.sample("precision", dist.Wishart(d + 2.0, scale_matrix=jnp.eye(d) / (d + 2)).expand((k,)))
         phi = numpyro.sample("phi", dist.Dirichlet(jnp.full(y.shape[-1], self.topic_concentration)).expand([k]))
-        tokens = scale_counts(y, self._settled_weight, whole=False)
+        tokens = scale_counts(y, settled_weight(self.weight), whole=False)
         total = jnp.round(tokens.sum(-1)).astype(int)
         with numpyro.plate("sequences", x.shape[0]):
             c = numpyro.sample("c", MarkovChain(p, transition, x.shape[1]))
@@ -140,14 +133,6 @@ class HMMVAEMLDA:
         with numpyro.plate("sequences", x.shape[0]):
             loc, scale = encode(x, hidden=settled(self.hidden, "hidden"), latent_dim=self.latent_dim)
             numpyro.sample("z", _steps(dist.Normal(loc, scale).to_event(1), seen))
-
-    @property
-    def _settled_weight(self) -> float | None:
-        if isinstance(self.weight, str):
-            raise ValueError(
-                f"weight is {self.weight!r}, not settled on data yet: run model.with_data(x, y), as a fit does"
-            )
-        return self.weight
 
 
 def _steps(step: dist.Distribution, seen: Array | None) -> dist.Distribution:

@@ -33,11 +33,9 @@ from jax import Array
 from vmix.checks import first_rows
 from vmix.distributions import ScaledCounts
 from vmix.networks import check_pixels, decode, encode, usual_widths
-from vmix.overdispersion import effective_tokens
+from vmix.overdispersion import EFFECTIVE, check_weight, settle_weight, settled_weight
 from vmix.priors import check_documents, longest_document, scale_counts, settle, settled
 from vmix.recipe import Recipe
-
-EFFECTIVE = "effective"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +67,7 @@ class VAEGMMMLDA:
     hidden: tuple[int, ...] | None = None
     pixels: str = "bernoulli"
     covariance: str = "full"
-    weight: float | str | None = "effective"
+    weight: float | str | None = EFFECTIVE
     topic_concentration: float = 1.05
     loc_scale: float = 10.0
     pretrain_epochs: int = 30
@@ -80,9 +78,7 @@ class VAEGMMMLDA:
     def __post_init__(self) -> None:
         if self.covariance not in ("diagonal", "full"):
             raise ValueError(f'covariance must be "diagonal" or "full", found {self.covariance!r}')
-        number = isinstance(self.weight, int | float) and self.weight > 0
-        if not (number or self.weight is None or self.weight == EFFECTIVE):
-            raise ValueError(f'weight must be a number above 0, "{EFFECTIVE}", or None, found {self.weight!r}')
+        check_weight(self.weight)
         if not self.topic_concentration > 0:
             raise ValueError(f"topic_concentration must be above 0, found {self.topic_concentration!r}")
 
@@ -106,20 +102,10 @@ class VAEGMMMLDA:
 
     def with_data(self, x: Array, y: Array, seen: Array | None = None) -> VAEGMMMLDA:
         """Settle the widths, what the words are worth, and the longest document on the data."""
-        longest, weight = longest_document(y, "y"), self.weight
-        if weight == EFFECTIVE:
-            weight = effective_tokens(first_rows(y), num_classes=self.num_components)
-        if isinstance(weight, int | float):
-            longest = math.ceil(weight)
+        rows = first_rows(y)
+        weight = settle_weight(self.weight, rows, num_classes=self.num_components)
+        longest = longest_document(rows, "y") if weight is None else math.ceil(weight)
         return replace(settle(self, hidden=usual_widths(x.shape[1]), max_tokens=longest), weight=weight)
-
-    @property
-    def _settled_weight(self) -> float | None:
-        if isinstance(self.weight, str):
-            raise ValueError(
-                f"weight is {self.weight!r}, not settled on data yet: run model.with_data(x, y), as a fit does"
-            )
-        return self.weight
 
     def model(self, x: Array, y: Array, seen: Array | None = None) -> None:
         """The generative story."""
@@ -131,7 +117,7 @@ class VAEGMMMLDA:
         else:
             tau = numpyro.sample("precision", dist.Wishart(d + 2.0, scale_matrix=jnp.eye(d) / (d + 2)).expand((k,)))
         phi = numpyro.sample("phi", dist.Dirichlet(jnp.full(y.shape[1], self.topic_concentration)).expand([k]))
-        tokens = scale_counts(y, self._settled_weight, whole=False)
+        tokens = scale_counts(y, settled_weight(self.weight), whole=False)
         total = jnp.round(tokens.sum(-1)).astype(int)
         with numpyro.plate("data", x.shape[0]):
             c = numpyro.sample("c", dist.Categorical(w))

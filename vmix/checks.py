@@ -198,7 +198,10 @@ def _check_kind(array: np.ndarray, name: str) -> None:
     if array.dtype.kind in "biuf" or _is_real(array.dtype):
         return
     what = kinds.get(array.dtype.kind, f"dtype {array.dtype}")
-    raise TypeError(f"{name} holds {what} (dtype {array.dtype}); expected real numbers: encode or convert them")
+    way = "encode or convert them"
+    if array.dtype.kind == "U" and array.ndim == 0:
+        way = f"read a file with vmix.data.load({str(array)!r}).x"
+    raise TypeError(f"{name} holds {what} (dtype {array.dtype}); expected real numbers: {way}")
 
 
 def _is_real(dtype: np.dtype) -> bool:

@@ -78,6 +78,14 @@ def log_density(part: Array, mean: Array, covariance: Array) -> Array:
     return -0.5 * jnp.square(placed).sum(-1) - jnp.log(jnp.diagonal(factor, axis1=1, axis2=2)).sum(-1)
 
 
+def log_weights_of(parts: tuple[Array, ...], pool: Pool, floors: tuple[Array, ...]) -> Array:
+    """log n_k N(row | k) of rows but for a constant, one more row counted in each component, shape (N, M)."""
+    found = jnp.log(pool.counts + 1.0)
+    for part, mean, scatter, floor in zip(parts, pool.means, pool.scatters, floors, strict=True):
+        found = found + log_density(part, mean, covariance(pool.counts, scatter, floor))
+    return found
+
+
 def log_likelihood(counts: Array, scatters: tuple[Array, ...], floors: tuple[Array, ...]) -> Array:
     """f(k) of components with any leading shape, nats."""
     total = jax.scipy.special.xlogy(counts, counts)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vmix.clustering import k_means
-from vmix.gaussian_pool import Pool, covariance, floors_of, gains, log_density, log_likelihood, pooled, principal, union
+from vmix.gaussian_pool import Pool, floors_of, gains, log_likelihood, log_weights_of, pooled, principal, union
 
 OVER = 4
 SWEEPS = 40
@@ -60,10 +60,7 @@ def _fine(parts: tuple[Array, ...], over: int, *, key: Array) -> tuple[Array, tu
 
     def sweep(_: int, shares: Array) -> Array:
         pool = pooled(parts, shares)
-        log_weights = jnp.log(pool.counts + 1.0)
-        for part, mean, scatter, floor in zip(parts, pool.means, pool.scatters, floors, strict=True):
-            log_weights = log_weights + log_density(part, mean, covariance(pool.counts, scatter, floor))
-        return jax.nn.softmax(log_weights, -1)
+        return jax.nn.softmax(log_weights_of(parts, pool, floors), -1)
 
     return jax.lax.fori_loop(0, SWEEPS, sweep, 0.98 * hard + 0.02 / over), floors
 

@@ -20,6 +20,33 @@ import numpy as np
 
 MOST_ROWS = 20_000
 SMOOTHING = 0.05
+EFFECTIVE = "effective"
+
+
+def check_weight(weight: float | str | None) -> None:
+    """Check the total to which counts are to be scaled.
+
+    Raises:
+        ValueError: if it is not a number above 0, "effective", or None.
+    """
+    if not (weight is None or weight == EFFECTIVE or (isinstance(weight, int | float) and weight > 0)):
+        raise ValueError(f'weight must be a number above 0, "{EFFECTIVE}", or None, found {weight!r}')
+
+
+def settle_weight(weight: float | str | None, counts: Any, *, num_classes: int) -> float | None:
+    """The total as a number: "effective" becomes what the counts are worth, None leaves them as they are."""
+    return effective_tokens(counts, num_classes=num_classes) if isinstance(weight, str) else weight
+
+
+def settled_weight(weight: float | str | None) -> float | None:
+    """A total that was settled on data.
+
+    Raises:
+        ValueError: for one that was not.
+    """
+    if isinstance(weight, str):
+        raise ValueError(f"weight is {weight!r}, not settled on data yet: run model.with_data(x, y), as a fit does")
+    return weight
 
 
 def effective_tokens(counts: Any, *, num_classes: int) -> float:

@@ -90,8 +90,10 @@ class Predictor:
             )
         fixed = {}
         if component is not None:
-            fixed = {name: int(v[component]) for name, v in self.plan.layout.state_values().items()}
-        return _single(jax.tree.map(np.asarray, self._draw(num_samples, fixed, jax.random.key(seed), mean=mean)))
+            fixed = {name: jnp.asarray(v[component]) for name, v in self.plan.layout.state_values().items()}
+        rows = tuple(jnp.asarray(a)[jnp.zeros(num_samples, int)] for a in self.plan.template)
+        drawn = self._draw(self.globals, self.params, rows, fixed, jax.random.key(seed), mean=mean)
+        return _single(jax.tree.map(np.asarray, drawn))
 
     def _rows(self, name: str, data: tuple) -> Any:
         """Apply one of the jitted functions chunk by chunk and join the rows."""
@@ -291,14 +293,14 @@ class Predictor:
             return jax.tree.map(lambda a: a[None], one({}))
         return jax.lax.map(one, globals_)
 
-    def _draw(self, num_samples: int, fixed: dict[str, int], key: Array, *, mean: bool) -> dict[str, Array]:
+    @cached_property
+    def _draw(self) -> Callable:
+        """New data at one draw of the globals, compiled once for all components: `fixed` holds the discrete sites."""
         plan = self.plan
-        rows = tuple(jnp.asarray(a)[jnp.zeros(num_samples, int)] for a in plan.template)
         names = plan.names(OBSERVED)
-        pick_key, draw_key = jax.random.split(key)
 
-        @jax.jit
-        def run(globals_: dict, params: dict, rows: tuple) -> dict[str, Array]:
+        def run(globals_: dict, params: dict, rows: tuple, fixed: dict[str, Array], key: Array, mean: bool) -> dict:
+            pick_key, draw_key = jax.random.split(key)
             count = next(iter(globals_.values())).shape[0] if globals_ else 1
             pick = jax.random.randint(pick_key, (), 0, count)
             values: dict[str, Any] = {name: value[pick] for name, value in globals_.items()}
@@ -307,7 +309,7 @@ class Predictor:
             trace = handlers.trace(handlers.substitute(free, data={**values, **params})).get_trace(*rows)
             return {n: trace[n]["fn"].mean if mean else trace[n]["value"] for n in names}
 
-        return run(self.globals, self.params, rows)
+        return jax.jit(run, static_argnames="mean")
 
 
 def _single(values: Any) -> Any:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from vmix.compilation import jit_once
 from vmix.distortion import distorted
 from vmix.engine import Data, Start
 from vmix.enumeration import fill_missing
@@ -53,7 +54,7 @@ def _drawer(plan: Plan, from_prior: bool) -> Callable:
             {name: both[name]["value"] for name in plan.names(NETWORK)},
         )
 
-    return jax.jit(draw)
+    return jit_once(draw)
 
 
 def pretrain(

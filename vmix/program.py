@@ -113,6 +113,7 @@ def trace_sites(
     key: Array,
     values: dict[str, Array] | None = None,
     params: dict[str, Any] | None = None,
+    validate: bool = False,
 ) -> dict[str, dict]:
     """Run a program once with the given site values and network parameters; return its trace.
 
@@ -122,13 +123,16 @@ def trace_sites(
         key: randomness for whatever is not in `values`.
         values: sample sites to fix, by name.
         params: network parameters, by name.
+        validate: whether NumPyro checks the parameters of distributions. Once is enough, when the program is first
+            read: its checks compile dozens of tiny functions, even inside `jit`.
 
     Returns:
         NumPyro's trace: site name to message.
     """
     seeded = handlers.seed(fn, key)
     fixed = handlers.substitute(seeded, data={**(values or {}), **(params or {})})
-    return handlers.trace(fixed).get_trace(*args)
+    with numpyro.validation_enabled(validate):
+        return handlers.trace(fixed).get_trace(*args)
 
 
 def analyse(program: Program, args: tuple) -> dict[str, Site]:
@@ -245,7 +249,7 @@ def _abstract_sites(fn: Callable[..., Any], args: tuple, name: str) -> dict[str,
     found: dict[str, dict] = {}
 
     def run(key: Array, *data: Array) -> None:
-        for site in trace_sites(fn, data, key=key).values():
+        for site in trace_sites(fn, data, key=key, validate=True).values():
             if site["type"] in ("sample", "param"):
                 found[site["name"]] = _describe(site)
 

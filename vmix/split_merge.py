@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vmix.gaussian_pool import covariance, floors_of, gains, log_density, log_likelihood, pooled, principal
+from vmix.gaussian_pool import floors_of, gains, log_likelihood, log_weights_of, pooled, principal
 
 TRIES = 6
 SWEEPS = 15
@@ -83,9 +83,7 @@ def _halves(parts: tuple[Array, ...], weights: Array, floors: tuple[Array, ...],
     def sweep(_: int, carry: tuple) -> tuple:
         second, _ = carry
         pool = pooled(parts, jnp.stack([weights * (1.0 - second), weights * second], 1))
-        log_weights = jnp.log(pool.counts + 1.0)
-        for part, mean, scatter, floor in zip(parts, pool.means, pool.scatters, floors, strict=True):
-            log_weights = log_weights + log_density(part, mean, covariance(pool.counts, scatter, floor))
+        log_weights = log_weights_of(parts, pool, floors)
         return jax.nn.softmax(log_weights, -1)[:, 1], log_likelihood(pool.counts, pool.scatters, floors).sum()
 
     return jax.lax.fori_loop(0, SWEEPS, sweep, (0.05 + 0.9 * nearer, jnp.zeros(())))

@@ -116,7 +116,7 @@ class SupportCheck:
     def _look(self, key: Array, args: tuple, names: tuple[str, ...] | None, *, partial_rows: bool) -> dict[str, _Found]:
         found = {}
         # only the supports leave this function, so the compiler drops the draws and the networks
-        for name, site in trace_sites(self._program.model, args, key=key).items():
+        for name, site in trace_sites(self._program.model, args, key=key, validate=True).items():
             if site["type"] != "sample" or not site["is_observed"] or (names is not None and name not in names):
                 continue
             value = jnp.asarray(site["value"])

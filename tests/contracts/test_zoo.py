@@ -18,7 +18,7 @@ MODELS = {
     "DirichletProcessMixture": DirichletProcessMixture(truncation=K),
     "VAE": VAE(**NETWORK),
     "VAEGMM": VAEGMM(num_components=K, pretrain_epochs=2, **NETWORK),
-    "VaDE": VaDE(num_components=K, pretrain_epochs=2, **NETWORK),
+    "VaDE": VaDE(num_components=K, pretrain_epochs=2, covariance="diagonal", views=1, **NETWORK),
 }
 ENGINES = {
     "EM": EM(num_sweeps=4, tolerance=None),

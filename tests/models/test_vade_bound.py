@@ -25,7 +25,7 @@ LOG_2PI = np.log(2 * np.pi)
 def setting():
     rng = np.random.default_rng(0)
     x = rng.random((ROWS, PIXELS)).astype(np.float32)
-    plan = make_plan(VaDE(num_components=K, latent_dim=DIM, hidden=(8,)), (x,), key=jax.random.key(0))
+    plan = make_plan(VaDE(num_components=K, latent_dim=DIM, hidden=(8,), covariance="diagonal", views=1), (x,), key=jax.random.key(0))
     theta = {
         "w": jnp.array([0.5, 0.3, 0.2]),
         "loc": jnp.asarray(rng.normal(size=(K, DIM)), jnp.float32),
@@ -111,7 +111,7 @@ def test_posterior_of_c_given_z_is_stationary_and_gives_the_sampled_bound(settin
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", [EM(num_sweeps=2), SVI(num_steps=3)])
 def test_learned_weights_stay_on_the_simplex(engine, setting):
-    model = VaDE(num_components=K, latent_dim=DIM, hidden=(8,), pretrain_epochs=1)
+    model = VaDE(num_components=K, latent_dim=DIM, hidden=(8,), covariance="diagonal", views=1, pretrain_epochs=1)
     fit = vmix.fit(model, np.random.default_rng(1).random((40, PIXELS)), engine=engine, seed=0)
     assert fit.posterior["w"].min() > 0.0
     assert fit.posterior["w"].sum() == pytest.approx(1.0, abs=1e-5)

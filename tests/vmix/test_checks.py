@@ -57,6 +57,7 @@ def test_jax_array_is_taken():
     [
         (None, "x is None; expected an array"),
         ("text", "x holds text"),
+        ("rows.csv", r"read a file with vmix.data.load\('rows.csv'\)"),
         ([["a", "b"]], "x holds text.*encode"),
         (np.array([[1, None]]), "x holds Python objects"),
         (np.ones((2, 2), complex), "x holds complex numbers"),

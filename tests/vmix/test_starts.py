@@ -103,7 +103,7 @@ def deep():
     labels = np.repeat([0, 1, 2], 40)
     x = np.clip(0.15 + 0.7 * (rng.random((3, 16)) > 0.5)[labels] + 0.1 * rng.normal(size=(120, 16)), 0, 1)
     x = x.astype(np.float32)
-    model = VaDE(num_components=3, latent_dim=2, hidden=(8,))
+    model = VaDE(num_components=3, latent_dim=2, hidden=(8,), covariance="diagonal")
     plan = make_plan(prepare(model, (x,)), (x,), key=KEY)
     recipe = Recipe(views=2, distort=0.5, clusters="merge", pretrain_epochs=1, mixture_restarts=3, mixture_sweeps=8)
     return plan, Data((jnp.asarray(x),), None, None), recipe, labels

@@ -42,10 +42,9 @@ from vmix.compose.module import (
 from vmix.engine import Data
 from vmix.inference import EM
 from vmix.numerics import safe_log
-from vmix.overdispersion import effective_tokens
+from vmix.overdispersion import EFFECTIVE, effective_tokens
 from vmix.plan import Plan
 
-EFFECTIVE = "effective"
 SMOOTHING = 0.05
 # hundreds of tokens say a hundred times as much as one code
 FIRST_BETA = 0.02
