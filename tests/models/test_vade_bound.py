@@ -25,7 +25,9 @@ LOG_2PI = np.log(2 * np.pi)
 def setting():
     rng = np.random.default_rng(0)
     x = rng.random((ROWS, PIXELS)).astype(np.float32)
-    plan = make_plan(VaDE(num_components=K, latent_dim=DIM, hidden=(8,), covariance="diagonal", views=1), (x,), key=jax.random.key(0))
+    plan = make_plan(
+        VaDE(num_components=K, latent_dim=DIM, hidden=(8,), covariance="diagonal", views=1), (x,), key=jax.random.key(0)
+    )
     theta = {
         "w": jnp.array([0.5, 0.3, 0.2]),
         "loc": jnp.asarray(rng.normal(size=(K, DIM)), jnp.float32),
