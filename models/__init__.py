@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vmix.models.hmm import HMM
     from vmix.models.hmm_vae import HMMVAE
     from vmix.models.hmm_vae_mlda import HMMVAEMLDA
+    from vmix.models.infinite_vade import InfiniteVaDE
     from vmix.models.lda import LDA
     from vmix.models.markov_model import MarkovModel
     from vmix.models.mlda import MLDA
@@ -34,6 +35,7 @@ _HOMES = {
     "HMM": "hmm",
     "HMMVAE": "hmm_vae",
     "HMMVAEMLDA": "hmm_vae_mlda",
+    "InfiniteVaDE": "infinite_vade",
     "LDA": "lda",
     "MLDA": "mlda",
     "MarkovModel": "markov_model",
@@ -50,6 +52,7 @@ __all__ = [
     "HMM",
     "HMMVAE",
     "HMMVAEMLDA",
+    "InfiniteVaDE",
     "LDA",
     "MLDA",
     "MarkovModel",

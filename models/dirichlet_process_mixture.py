@@ -13,7 +13,7 @@ Source: Sethuraman (1994); truncated as in Ishwaran and James (2001).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
-from vmix.priors import data_scale, settle, stick_breaking
+from vmix.priors import data_scale, kept_components, settle, stick_breaking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,12 @@ class DirichletProcessMixture:
     def with_data(self, x: Array) -> DirichletProcessMixture:
         """Settle what was left open on the data."""
         return settle(self, **data_scale(x, num_components=2 ** x.shape[1] if x.ndim == 2 else 1)._asdict())
+
+    def pruned(
+        self, globals_: dict[str, Array], keep: tuple[int, ...]
+    ) -> tuple[DirichletProcessMixture, dict[str, Array]]:
+        """The model of some components alone, and its globals."""
+        return replace(self, truncation=len(keep)), kept_components(globals_, jnp.asarray(keep))
 
     def model(self, x: Array) -> None:
         """The generative story."""

@@ -40,6 +40,7 @@ class VaDE:
             256 columns or more, 128-128-512 for fewer.
         pixels: "bernoulli" (x in [0, 1]) or "gaussian".
         covariance: of z given c, "full" or "diagonal".
+        weights: w, "learned", or "uniform": 1 / K each.
         loc_scale: s0, prior standard deviation of the component means.
         pretrain_epochs: epochs of autoencoder training before the joint fit.
         noise: fraction of inputs dropped in that training.
@@ -52,6 +53,7 @@ class VaDE:
     hidden: tuple[int, ...] | None = None
     pixels: str = "bernoulli"
     covariance: str = "full"
+    weights: str = "learned"
     loc_scale: float = 10.0
     pretrain_epochs: int = 30
     noise: float = 0.0
@@ -61,6 +63,8 @@ class VaDE:
     def __post_init__(self) -> None:
         if self.covariance not in ("diagonal", "full"):
             raise ValueError(f'covariance must be "full" or "diagonal", found {self.covariance!r}')
+        if self.weights not in ("learned", "uniform"):
+            raise ValueError(f'weights must be "learned" or "uniform", found {self.weights!r}')
 
     @property
     def recipe(self) -> Recipe:
@@ -83,7 +87,7 @@ class VaDE:
     def model(self, x: Array) -> None:
         """The generative story."""
         k, d = self.num_components, self.latent_dim
-        w = numpyro.sample("w", dist.Dirichlet(jnp.ones(k)))
+        w = numpyro.sample("w", dist.Dirichlet(jnp.ones(k))) if self.weights == "learned" else jnp.full(k, 1.0 / k)
         loc = numpyro.sample("loc", dist.Normal(0.0, self.loc_scale).expand([k, d]).to_event(2))
         if self.covariance == "diagonal":
             tau = numpyro.sample("precision", dist.Gamma(1.5, 0.5).expand([k, d]).to_event(2))

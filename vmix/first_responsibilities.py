@@ -13,7 +13,7 @@ from vmix.engine import Start
 from vmix.enumeration import without_masked
 from vmix.families import unwrap
 from vmix.log_joint import Batch, batch_terms, model_sites, state_log_weights
-from vmix.merging import merged_clusters
+from vmix.merging import evidence_clusters, merged_clusters
 from vmix.numerics import responsibilities
 from vmix.plan import Plan
 
@@ -55,11 +55,13 @@ def first_shares(plan: Plan, views: View, batch: Batch, *, key: Array, clusters:
         shares = jax.random.dirichlet(noise_key, jnp.full(num_states, 0.2), (num_rows,))
     elif clusters == "merge":
         shares = merged_clusters(features, num_states, key=cluster_key)
+    elif clusters == "evidence":
+        shares = evidence_clusters(features, num_states, key=cluster_key)
     else:
         assign = random_centres if clusters == "random" else k_means
         shares = jax.nn.one_hot(assign(jnp.concatenate(features, 1), num_states, key=cluster_key), num_states)
-    # a little of every state keeps hard zeros out of the first update
-    soft = 0.98 * shares + 0.02 / num_states
+    # a little of every state keeps hard zeros out of the first update, but what was merged away begins empty
+    soft = 0.98 * shares + 0.02 * (shares.mean(0) if clusters == "evidence" else 1.0 / num_states)
     if not batch.labels:
         return soft
     zero = jnp.zeros((num_rows, num_states))

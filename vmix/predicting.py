@@ -63,6 +63,11 @@ class Predictor:
             )
         return self._rows("_responsibilities", data)
 
+    def shares(self, *data: Any) -> np.ndarray:
+        """Expected share of these data in each component, at each draw of the globals, shape (draws, K)."""
+        self.responsibilities(*(a[:1] for a in data))  # refuses programs without components
+        return self._rows("_draw_shares", data).mean(0)
+
     def codes(self, *data: Any) -> np.ndarray:
         """Encoder means of the first latent, flattened, shape (N, latent_dim)."""
         if not self.plan.latents:
@@ -175,16 +180,27 @@ class Predictor:
 
     @cached_property
     def _responsibilities(self) -> Callable:
-        def compute(globals_: dict, params: dict, rows: tuple) -> Array:
-            def one(values: dict) -> Array:
-                if not self.plan.layout.discrete:
-                    return next(fn.proportions() for fn, _ in self._augmented(values, params, rows).values())
-                _, result = self._folded(values, params, rows)
-                return self.plan.layout.to_rows(self._shares(result.assigned.shares, rows))
+        return jax.jit(lambda *given: self._each_responsibilities(*given).mean(0))
 
-            return self._over_draws(one, globals_).mean(0)
+    @cached_property
+    def _draw_shares(self) -> Callable:
+        def compute(*given: Any) -> Array:
+            found = self._each_responsibilities(*given)
+            steps = tuple(range(2, found.ndim - 1))
+            return jnp.moveaxis(found.mean(steps), 0, 1)
 
         return jax.jit(compute)
+
+    def _each_responsibilities(self, globals_: dict, params: dict, rows: tuple) -> Array:
+        """q(c = k) at each draw of the globals, shape (draws, N, K) or (draws, N, T, K)."""
+
+        def one(values: dict) -> Array:
+            if not self.plan.layout.discrete:
+                return next(fn.proportions() for fn, _ in self._augmented(values, params, rows).values())
+            _, result = self._folded(values, params, rows)
+            return self.plan.layout.to_rows(self._shares(result.assigned.shares, rows))
+
+        return self._over_draws(one, globals_)
 
     @cached_property
     def _per_datum(self) -> Callable:

@@ -11,6 +11,7 @@ from jax import Array
 
 from vmix.checks import check_counts, first_rows, warn_constant_columns
 
+_EDGE = 1e-6  # fractions stay inside (0, 1), where their prior is
 Record = TypeVar("Record")
 Value = TypeVar("Value")
 
@@ -106,6 +107,32 @@ def stick_breaking(v: Array) -> Array:
     zero = jnp.zeros_like(left[..., :1])
     log_w = jnp.concatenate([zero, left], -1).at[..., :-1].add(jnp.log(v))
     return jnp.exp(log_w)
+
+
+def kept_sticks(v: Array, keep: Array) -> Array:
+    """Fractions of the stick for some of the components alone, in their order; their weights share what others had.
+
+    Args:
+        v: fractions, shape (K - 1,).
+        keep: components, shape (L,), int.
+
+    Returns:
+        Fractions, shape (L - 1,).
+
+    Example:
+        >>> v = jnp.array([0.5, 0.5, 0.5])
+        >>> stick_breaking(kept_sticks(v, jnp.array([0, 2, 3]))).round(3).tolist()
+        [0.667, 0.167, 0.167]
+    """
+    w = stick_breaking(v)[keep]
+    left = jnp.flip(jnp.cumsum(jnp.flip(w)))  # of this component and those after it
+    return jnp.clip(w[:-1] / left[:-1], _EDGE, 1.0 - _EDGE)
+
+
+def kept_components(globals_: dict[str, Array], keep: Array) -> dict[str, Array]:
+    """Globals of a stick-breaking mixture ("v", "loc", "precision", and what is no component's) for some components."""
+    kept = {name: globals_[name][keep] for name in ("loc", "precision")}
+    return globals_ | kept | {"v": kept_sticks(globals_["v"], keep)}
 
 
 def _floats(values: np.ndarray) -> tuple[float, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-CLUSTERS = ("k-means", "random", "merge", "prior")
+CLUSTERS = ("k-means", "random", "merge", "evidence", "prior")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,8 @@ class Recipe:
 
     Args:
         clusters: "k-means", "random" (nearest of K random data), "merge" (a Gaussian mixture with four times as many
-            components, merged pair by pair) or "prior" (globals drawn from their prior).
+            components, merged pair by pair), "evidence" (K components, merged as long as the evidence rises; the others
+            begin empty: for truncations) or "prior" (globals drawn from their prior).
         pretrain_epochs: epochs of autoencoder training before a deep mixture, or as many as make 3,000 steps where
             that is more (small data); 0 leaves the networks as drawn.
         noise: fraction of the inputs set to zero in that training (a denoising autoencoder).
@@ -46,7 +47,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.clusters not in CLUSTERS:
-            raise ValueError(f'clusters must be "k-means", "random", "merge" or "prior", found {self.clusters!r}')
+            raise ValueError(f"clusters must be one of {', '.join(CLUSTERS)}, found {self.clusters!r}")
         if not 0.0 <= self.noise < 1.0:
             raise ValueError(f"noise must be a fraction in [0, 1), found {self.noise!r}")
         if not self.distort >= 0.0:

@@ -20,6 +20,7 @@ from vmix.families import Frame
 from vmix.mean_field import MODE
 from vmix.plan import Plan, bare_plan
 from vmix.predicting import Predictor
+from vmix.pruning import LEAST, check_least, pruned
 from vmix.recipe import Stage
 
 if TYPE_CHECKING:
@@ -141,6 +142,33 @@ class Fit:
     def predict_proba(self, *data: ArrayLike) -> np.ndarray:
         """Responsibilities, shape (N, K), or (N, T, K) where there are steps; averaged over draws for Gibbs."""
         return self._predictor.responsibilities(*data)
+
+    def components_used(self, *data: ArrayLike, least: float = LEAST) -> np.ndarray:
+        """The number of components that hold data, at each draw of the globals, shape (draws,), int.
+
+        One number for SVI and EM; for Gibbs its posterior, at the draws that predictions average over.
+
+        Args:
+            *data: the data.
+            least: share of the data that a component must hold, in expectation, to count.
+        """
+        check_least(least)
+        return (self._predictor.shares(*data) >= max(least, np.finfo(np.float32).tiny)).sum(-1)
+
+    def prune(self, *data: ArrayLike, least: float = LEAST) -> Fit:
+        """A smaller fit, without the components that hold no data.
+
+        Args:
+            *data: the data.
+            least: share of the data that a component must hold, in expectation at one draw at least, to stay.
+
+        Returns:
+            A fit of the program with these components alone, numbered in their old order; history as it was.
+
+        Raises:
+            TypeError: for programs that do not say how they are pruned: those whose records have no `pruned`.
+        """
+        return pruned(self, self._predictor.shares(*data), least)
 
     def transform(self, *data: ArrayLike) -> np.ndarray:
         """The encoder's mean of the latent, shape (N, latent_dim).

@@ -279,7 +279,7 @@ def test_classes_and_names_are_no_instances(program, engine, match):
         ({"loc": "a"}, r"init\['loc'\] is not an array of numbers"),
         ({"w": [0.9, 0.9]}, r"init\['w'\] lies outside the site's support"),
         ({"loc": np.full((2, 2), np.nan)}, r"init\['loc'\] lies outside the site's support"),
-        ("kmeans", 'clusters must be "k-means", "random", "merge" or "prior", found \'kmeans\''),
+        ("kmeans", "clusters must be one of k-means, random, merge, evidence, prior, found 'kmeans'"),
         (3, "init must be a vmix.starting.Recipe, a name or a dict of globals, found int"),
     ],
 )

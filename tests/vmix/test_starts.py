@@ -15,7 +15,7 @@ from vmix.first_responsibilities import View, first_shares
 from vmix.gaussian_pool import Pool, log_likelihood, union
 from vmix.inference import EM
 from vmix.log_joint import Batch, batch_terms
-from vmix.merging import merged_clusters
+from vmix.merging import evidence_clusters, merged_clusters
 from vmix.metrics import accuracy
 from vmix.mixture_start import climb, evidence, fit_mixture
 from vmix.models import GaussianMixture, VaDE
@@ -49,6 +49,16 @@ def test_merged_clusters_join_what_several_parts_say():
     left, right = labels // 2, labels % 2
     parts = tuple(jnp.asarray(6.0 * s[:, None] + rng.normal(size=(800, 3)), jnp.float32) for s in (left, right))
     assert accuracy(labels, np.asarray(merged_clusters(parts, 4, key=KEY).argmax(1))) > 0.98
+
+
+def test_evidence_finds_the_number_of_clusters_and_leaves_the_others_empty():
+    x, labels = crosses(3)
+    shares = np.asarray(evidence_clusters((jnp.asarray(x),), 8, key=KEY))
+    np.testing.assert_allclose(shares.sum(1), 1.0, atol=1e-5)
+    assert (shares[:, 3:] == 0.0).all() and (np.diff(shares.sum(0)) <= 0.0).all()
+    assert accuracy(labels, shares.argmax(1)) > 0.99
+    one = evidence_clusters((jax.random.normal(KEY, (400, 3)),), 8, key=KEY)
+    assert (np.asarray(one)[:, 1:] == 0.0).all()
 
 
 def test_wide_parts_are_cut_to_their_principal_directions():
@@ -177,7 +187,7 @@ def test_what_needs_codes_is_refused_without_encoders(option):
         ({"views": 0}, "views must be a whole number of at least 1, found 0"),
         ({"mixture_moves": -1}, "mixture_moves must be a whole number of at least 0, found -1"),
         ({"distort": -1.0}, "distort must be at least 0, found -1.0"),
-        ({"clusters": "ward"}, 'clusters must be "k-means", "random", "merge" or "prior", found \'ward\''),
+        ({"clusters": "ward"}, "clusters must be one of k-means, random, merge, evidence, prior, found 'ward'"),
     ],
 )
 def test_recipe_refuses_bad_options(options, message):

@@ -1,0 +1,118 @@
+"""Infinite variational deep embedding: a Dirichlet-process mixture in the latent space of a VAE, trained jointly.
+
+    v_k ~ Beta(1, a)                         fractions of the stick, k = 1..K-1
+    w_k = v_k prod_{j<k} (1 - v_j)
+    loc_k ~ Normal(0, s0)
+    P_k ~ Wishart(d + 2, V)                  precision matrices ("full"), or
+    tau_kd ~ Gamma(a0, b0)                   precisions ("diagonal")
+    c_n ~ Categorical(w)
+    z_n ~ MultivariateNormal(loc_c, P_c^-1)  or    Normal(loc_c, 1 / sqrt(tau_c))
+    x_n ~ Bernoulli(decoder(z_n))            or    Normal(decoder(z_n), s)
+
+    q(z_n | x_n) = Normal(encoder(x_n)),    q(c_n | x_n) at its optimum
+
+Source: the mixture is Ishwaran and James's (2001) truncation, the rest Jiang et al. (2017). Nagpal et al. asked for
+such a model, as alternating between an encoder and a mixture of its codes had failed them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jax import Array
+
+from vmix.networks import check_pixels, decode, encode, usual_widths
+from vmix.priors import kept_components, settle, settled, stick_breaking
+from vmix.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfiniteVaDE:
+    """Infinite variational deep embedding of x, shape (N, D).
+
+    Args:
+        truncation: K, the largest number of components; most stay empty, and `fit.prune(x)` leaves them out.
+        concentration: a; small values ask for few components.
+        latent_dim: d, dimension of z.
+        hidden: widths of the encoder's hidden layers; the decoder takes them in reverse. None takes 500-500-2000 for
+            256 columns or more, 128-128-512 for fewer.
+        pixels: "bernoulli" (x in [0, 1]) or "gaussian".
+        covariance: of z given c, "full" or "diagonal".
+        loc_scale: s0, prior standard deviation of the component means.
+        pretrain_epochs: epochs of autoencoder training before the joint fit.
+        noise: fraction of inputs dropped in that training.
+        views: encoders trained that way, whose codes start the components together; the first goes on.
+    """
+
+    truncation: int = 50
+    concentration: float = 1.0
+    latent_dim: int = 10
+    hidden: tuple[int, ...] | None = None
+    pixels: str = "bernoulli"
+    covariance: str = "full"
+    loc_scale: float = 10.0
+    pretrain_epochs: int = 30
+    noise: float = 0.0
+    views: int = 2
+
+    may_be_empty: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.covariance not in ("diagonal", "full"):
+            raise ValueError(f'covariance must be "full" or "diagonal", found {self.covariance!r}')
+        if not (isinstance(self.truncation, int) and self.truncation >= 2):
+            raise ValueError(f"truncation must be a whole number of at least 2, found {self.truncation!r}")
+        if not self.concentration > 0:
+            raise ValueError(f"concentration must be above 0, found {self.concentration!r}")
+
+    @property
+    def recipe(self) -> Recipe:
+        """How a fit begins: with as many components as the codes ask for."""
+        return Recipe(
+            clusters="evidence",
+            pretrain_epochs=self.pretrain_epochs,
+            noise=self.noise,
+            views=self.views,
+            mixture_restarts=4,
+        )
+
+    def check_data(self, x: Array) -> None:
+        """Check the data against the pixel likelihood."""
+        check_pixels(x, self.pixels)
+
+    def with_data(self, x: Array) -> InfiniteVaDE:
+        """Settle the widths on the data."""
+        return settle(self, hidden=usual_widths(x.shape[1]))
+
+    def pruned(self, globals_: dict[str, Array], keep: tuple[int, ...]) -> tuple[InfiniteVaDE, dict[str, Array]]:
+        """The model of some components alone, and its globals."""
+        return replace(self, truncation=len(keep)), kept_components(globals_, jnp.asarray(keep))
+
+    def model(self, x: Array) -> None:
+        """The generative story."""
+        k, d = self.truncation, self.latent_dim
+        v = numpyro.sample("v", dist.Beta(1.0, self.concentration).expand([k - 1]).to_event(1))
+        w = numpyro.deterministic("w", stick_breaking(v))
+        loc = numpyro.sample("loc", dist.Normal(0.0, self.loc_scale).expand([k, d]).to_event(2))
+        if self.covariance == "diagonal":
+            tau = numpyro.sample("precision", dist.Gamma(1.5, 0.5).expand([k, d]).to_event(2))
+        else:
+            p = numpyro.sample("precision", dist.Wishart(d + 2.0, scale_matrix=jnp.eye(d) / (d + 2)).expand((k,)))
+        with numpyro.plate("data", x.shape[0]):
+            c = numpyro.sample("c", dist.Categorical(w))
+            if self.covariance == "diagonal":
+                z = numpyro.sample("z", dist.Normal(loc[c], 1.0 / jnp.sqrt(tau[c])).to_event(1))
+            else:
+                z = numpyro.sample("z", dist.MultivariateNormal(loc[c], precision_matrix=p[c]))
+            p_x = decode(z, hidden=settled(self.hidden, "hidden"), data_dim=x.shape[1], pixels=self.pixels)
+            numpyro.sample("x", p_x, obs=x)
+
+    def guide(self, x: Array) -> None:
+        """The encoder."""
+        with numpyro.plate("data", x.shape[0]):
+            loc, scale = encode(x, hidden=settled(self.hidden, "hidden"), latent_dim=self.latent_dim)
+            numpyro.sample("z", dist.Normal(loc, scale).to_event(1))
