@@ -109,7 +109,7 @@ def ask_modules(network: Network, unseen: Pairs, seed: int) -> Answers:
 
 def alone(known: Pairs, unseen: Pairs, seed: int) -> dict[str, float]:
     """Accuracies of the models of one modality, fitted to the same pairs."""
-    deep = vmix.fit(VaDE(**NETWORK), known.images, engine=EM(num_sweeps=20), seed=seed)
+    deep = vmix.fit(VaDE(views=1, mixture_restarts=8, **NETWORK), known.images, engine=EM(num_sweeps=20), seed=seed)
     topics = vmix.fit(LDA(num_components=10), known.speech, engine=EM(num_sweeps=100), seed=seed)
     return {
         "accuracy_images_only_model": accuracy(unseen.labels, deep.predict(unseen.images)),

@@ -21,7 +21,7 @@ NETWORK = {"latent_dim": 18, "hidden": (400,), "noise": 0.3}
 COUNTED = (VAEGMMMLDA(num_components=10, **NETWORK), EM(num_sweeps=20))
 JOINT = {
     "hmm_vae/joint": (HMMVAE(num_components=10, **NETWORK), EM(num_sweeps=5)),
-    "vae_gmm/joint": (VaDE(num_components=10, **NETWORK), EM(num_sweeps=20)),
+    "vae_gmm/joint": (VaDE(num_components=10, views=1, mixture_restarts=8, **NETWORK), EM(num_sweeps=20)),
     "vae_gmm_mlda/joint": COUNTED,
     "vae_gmm_mlda_mm/joint": (HMMVAEMLDA(num_components=10, **NETWORK), EM(num_sweeps=5)),
 }
