@@ -18,6 +18,7 @@ from scipy.optimize import linear_sum_assignment
 import vmix
 from benchmarks._deep_baselines import BASELINES
 from benchmarks._deep_data import Rows, load
+from benchmarks._deep_starts import starts
 from benchmarks._recording import RESULTS, Case, is_recorded, record
 from vmix import plots
 from vmix.inference import EM
@@ -34,6 +35,7 @@ CASES: dict[str, tuple[Callable, dict[str, Any]]] = {
     "vade_uniform": (VaDE, {"weights": "uniform"}),
     "infinite_vade": (InfiniteVaDE, {}),
     "vae": (VAE, {}),
+    "starts": (VaDE, {}),
 } | {name: (VaDE, {}) for name in BASELINES}
 
 
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.case:
         model = _model(name, rows, options)
         settings = {"data": rows.name, "rows": len(rows.x), "model": _fields(model)}
-        if name not in BASELINES:
+        if name not in BASELINES and name != "starts":
             settings["engine"] = _fields(engine)
         for seed in options.seeds:
             identity = {"benchmark": "deep_mixtures", "case": f"{rows.name}/{name}", "variant": _variant(name)}
@@ -64,6 +66,8 @@ def once(name: str, model: Any, engine: EM, rows: Rows, seed: int, folder: Path)
     if name in BASELINES:
         predicted = BASELINES[name](model, rows.x, seed=seed)
         return _agreement(rows.labels, predicted), time.perf_counter() - began
+    if name == "starts":
+        return starts(model, rows.x, rows.labels, seed=seed), time.perf_counter() - began
     fit = vmix.fit(model, rows.x, engine=engine, seed=seed)
     found = measure(fit, rows)
     if fit.num_components is not None:

@@ -69,16 +69,30 @@ def fit_mixture(
         ProgramError: for several encoders of latents whose density does not compress.
     """
     began = time.perf_counter()
-    deep = bool(plan.latents)
+    found, moves = search(plan, data, starts, recipe, key=key, report=report)
+    order = sorted(range(len(found)), key=lambda i: -found[i].value)
+    best = found[order[0]]
+    chosen = {name: value[0] for name, value in best.globals.items()}
+    sweeps = _length(plan, recipe)[1]
+    note = f"{len(found)} start(s), {sweeps} sweeps; objectives " + ", ".join(f"{found[i].value:.4f}" for i in order)
+    if any(moves):
+        note += "; splits and merges taken " + ", ".join(str(moves[i]) for i in order)
+    stage = Stage(_stage(plan, recipe), time.perf_counter() - began, [best.value], note)
+    return Start(chosen, starts[0].params), stage
+
+
+def search(
+    plan: Plan, data: Data, starts: list[Start], recipe: Recipe, *, key: Array, report: Callable = lambda *_: None
+) -> tuple[list[Climbed], list[int]]:
+    """Where each start of the mixture comes to, and how many splits with merges it took; arguments as `fit_mixture`."""
     if len(starts) > 1 and not set(plan.latents) & set(plan.frames):
         name = plan.latents[0]
         reason = plan.reasons.get(name, "unknown")
         raise ProgramError(f"site {name!r} does not compress ({reason}), so it cannot have several views: use views=1")
-    searches = deep and bool(plan.layout.discrete)
-    restarts, sweeps = (recipe.mixture_restarts, recipe.mixture_sweeps) if searches else (1, FIRST_SWEEPS)
+    searches = _searches(plan)
+    restarts, sweeps = _length(plan, recipe)
     batches = [mixture_batch(plan, data, start, key=key) for start in starts]
     views = stacked([View(s, dict(b.latents), dict(b.known or {})) for s, b in zip(starts, batches, strict=True)])
-    stage = "mixture on codes" if deep else f"{recipe.clusters} start"
     found, moves = [], []
     for i, k in enumerate(jax.random.split(jax.random.fold_in(key, 1), restarts)):
         first, spread = _first(plan, recipe.clusters)(k, views, batches[0])
@@ -90,14 +104,22 @@ def fit_mixture(
         found.append(run)
         moves.append(taken)
         if searches:
-            report(stage, i + 1, restarts, max(r.value for r in found))
-    order = sorted(range(restarts), key=lambda i: -found[i].value)
-    best = found[order[0]]
-    chosen = {name: value[0] for name, value in best.globals.items()}
-    note = f"{restarts} start(s), {sweeps} sweeps; objectives " + ", ".join(f"{found[i].value:.4f}" for i in order)
-    if any(moves):
-        note += "; splits and merges taken " + ", ".join(str(moves[i]) for i in order)
-    return Start(chosen, starts[0].params), Stage(stage, time.perf_counter() - began, [best.value], note)
+            report(_stage(plan, recipe), i + 1, restarts, max(r.value for r in found))
+    return found, moves
+
+
+def _searches(plan: Plan) -> bool:
+    """Whether several starts are compared: where networks have been trained, and there are classes to find."""
+    return bool(plan.latents) and bool(plan.layout.discrete)
+
+
+def _length(plan: Plan, recipe: Recipe) -> tuple[int, int]:
+    """Starts, and sweeps of each."""
+    return (recipe.mixture_restarts, recipe.mixture_sweeps) if _searches(plan) else (1, FIRST_SWEEPS)
+
+
+def _stage(plan: Plan, recipe: Recipe) -> str:
+    return "mixture on codes" if plan.latents else f"{recipe.clusters} start"
 
 
 def can_move(plan: Plan) -> bool:
