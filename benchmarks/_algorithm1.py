@@ -21,7 +21,7 @@ The paper leaves details open. What was chosen, the most direct reading in each 
   which the algorithm does not name.
   "hard" goes forward with the argmax and backward as "soft" (straight-through). Temperature 1 throughout.
 - z is the assigned component's, as written above (`latent="component"`). So gradients reach the encoder through l
-  alone, and z has nothing else of x in it. In small runs that stayed far below the paper's figures, so the other reading
+  alone, and z has nothing else of x in it. In small runs that stayed far below the paper's figures, so another reading
   is here too (`latent="code"`): z_n = encoder(x_n) + sqrt(sum_k y_nk var_k) eps_n, with the component's variance alone.
 - Adam at a constant 1e-3, batches of 256, leftover rows of an epoch's order left out. The widths are those of the VAE.
 - A test image belongs to the likeliest component of its code under a mixture fitted to the training codes of the same
