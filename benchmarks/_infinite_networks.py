@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,25 +80,27 @@ class Networks:
         """What a line records about it, known before the fit."""
         epochs = epochs or self.settings.epochs
         engine = "EM" if name == "InfiniteVaDE" else "SVI"
-        return {"network": name, **self._options(name), "engine": engine, "epochs": epochs, "batch_size": BATCH}
+        model = asdict(self._model(name))
+        return {"network": name, "model": model, "engine": engine, "epochs": epochs, "batch_size": BATCH}
 
-    def _options(self, name: str) -> dict[str, Any]:
+    def _model(self, name: str) -> Any:
         widths = self.settings.widths(self.images.train.shape[1])
         options: dict[str, Any] = {"latent_dim": self.settings.latent_dim, "hidden": widths}
         if name == "GMVAE":
             options |= {"num_components": NUM_COMPONENTS, "relaxation": self.settings.relaxation}
-        return options | ({"truncation": TRUNCATION} if name == "InfiniteVaDE" else {})
+        if name == "InfiniteVaDE":
+            options["truncation"] = TRUNCATION
+        return getattr(models, name)(**options)
 
     def _fit(self, name: str, epochs: int) -> Trained:
         train, test, _ = self.images
-        model = getattr(models, name)(**self._options(name))
         size = min(BATCH, len(train))
         steps = epochs * (len(train) // size)
         engine = (
             EM(num_sweeps=epochs, batch_size=size) if name == "InfiniteVaDE" else SVI(num_steps=steps, batch_size=size)
         )
         began = time.perf_counter()
-        fit = vmix.fit(model, train, engine=engine, seed=self.seed)
+        fit = vmix.fit(self._model(name), train, engine=engine, seed=self.seed)
         seconds = time.perf_counter() - began
         return Trained(fit, *(_codes(fit, x, self.settings.latent_dim) for x in (train, test)), seconds)
 
