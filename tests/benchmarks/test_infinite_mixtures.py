@@ -36,7 +36,7 @@ def images():
 @pytest.fixture(scope="module")
 def codes():
     rng = np.random.default_rng(0)
-    return np.concatenate([rng.normal(m, s, (60, 3)) for m, s in ((-3, 1), (0, 0.3), (4, 2))]).astype(np.float32)
+    return np.concatenate([rng.normal(m, s, (1000, 3)) for m, s in ((-3, 1), (0, 0.3), (4, 2))]).astype(np.float32)
 
 
 @pytest.mark.parametrize(("relaxation", "latent"), [("soft", "component"), ("hard", "code")])
