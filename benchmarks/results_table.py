@@ -20,6 +20,7 @@ else. Ratios (`times_...`) come from runs interleaved in one process. How to rea
 """
 # the original's five rounds on the same 3,000 pairs: one run, at low priority on two cores, accuracy of the last round
 SERKET = {"vae_gmm/modules": (0.757, 1304), "vae_gmm_mm/modules": (0.760, 2151)}
+PUBLISHED = "published.json"
 SMALL_IS_GOOD = ("seconds", "load", "gap", "threads")
 
 
@@ -33,11 +34,13 @@ def render(folder: Path) -> str:
         Markdown.
     """
     names = sorted(path.stem for path in folder.glob("*.jsonl"))
-    return "\n".join([HEAD, *(_section(name, read(folder, name)) for name in names)])
+    path = folder / PUBLISHED
+    published = json.loads(path.read_text()) if path.exists() else {}
+    return "\n".join([HEAD, *(_section(name, read(folder, name), published.get(name)) for name in names)])
 
 
-def _section(name: str, lines: list[dict[str, Any]]) -> str:
-    parts = [f"## {name}\n", *(_tutorials(lines) if name == "serket" else [])]
+def _section(name: str, lines: list[dict[str, Any]], published: dict[str, Any] | None) -> str:
+    parts = [f"## {name}\n", *(_tutorials(lines) if name == "serket" else []), *_beside(published, lines)]
     for (case, settings), group in _grouped(lines, lambda line: (line["case"], _text(line["settings"]))):
         parts.append(f"### {case}\n\n{settings}\n")
         parts += ["| variant | metric | mean | sd | worst | seeds |", "|---|---|---:|---:|---:|---:|"]
@@ -63,6 +66,35 @@ def _tutorials(lines: list[dict[str, Any]]) -> list[str]:
         found = [f"{accuracy.mean():.3f} ({accuracy.min():.3f})", f"{seconds.mean():.0f} ({seconds.max():.0f})"]
         rows.append("| " + " | ".join([case, *found, str(len(runs)), *then]) + " |")
     return [*rows, ""]
+
+
+def _beside(published: dict[str, Any] | None, lines: list[dict[str, Any]]) -> list[str]:
+    """Mean and standard deviation of every metric that was published, beside the published figure.
+
+    Args:
+        published: `source`, `note`, and `cases`: case to metric to figure; None where nothing was.
+        lines: of the benchmark.
+    """
+    if published is None:
+        return []
+    cases = published["cases"]
+    metrics = list(dict.fromkeys(name for figures in cases.values() for name in figures))
+    head = ["case", "variant", *(f"{name} | published" for name in metrics), "seeds"]
+    ours = [line for line in lines if set(metrics) & line["metrics"].keys()]
+    rows = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (2 * len(metrics) + 1)]
+    for (case, variant, _), runs in _grouped(ours, lambda x: (x["case"], x["variant"], _text(x["settings"]))):
+        cells = [case, variant]
+        for name in metrics:
+            cells += [_mean_and_spread(name, runs), str(cases.get(case, {}).get(name, ""))]
+        rows.append("| " + " | ".join([*cells, str(len(runs))]) + " |")
+    return [f"Published: {published['source']}. {published['note']}\n", *rows, ""]
+
+
+def _mean_and_spread(name: str, runs: list[dict[str, Any]]) -> str:
+    values = np.array([run["metrics"][name] for run in runs if name in run["metrics"]])
+    if not len(values):
+        return ""
+    return f"{values.mean():.3f}" + (f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else "")
 
 
 def _rows(variant: str, runs: list[dict[str, Any]]) -> list[str]:
