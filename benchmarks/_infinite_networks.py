@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,15 +12,17 @@ import numpy as np
 import vmix
 from vmix import models
 from vmix.inference import EM, SVI
+from vmix.metrics import nmi
 from vmix.networks import usual_widths
 
 BATCH = 256
 NUM_COMPONENTS = 10
 TRUNCATION = 50
+TAIL = 20  # epochs over which a method is asked to be calm
 
 
 class Images(NamedTuple):
-    """Training and test images, shape (N, D) and (M, D), and the test images' labels, read after fits alone."""
+    """Training and test images, shape (N, D) and (M, D), and the test images' labels, which no fit sees."""
 
     train: np.ndarray
     test: np.ndarray
@@ -42,12 +45,13 @@ class NetworkSettings:
 
 
 class Trained(NamedTuple):
-    """A fit, the codes of both splits, and the seconds of the fit."""
+    """A fit, the codes of both splits, the seconds of the fit, and the NMI on test images after its last epochs."""
 
     fit: Any
     train: np.ndarray
     test: np.ndarray
     seconds: float
+    nmi_by_epoch: list[float]
 
 
 def has_model(name: str) -> bool:
@@ -93,16 +97,25 @@ class Networks:
         return getattr(models, name)(**options)
 
     def _fit(self, name: str, epochs: int) -> Trained:
-        train, test, _ = self.images
+        train, test, labels = self.images
         size = min(BATCH, len(train))
         steps = epochs * (len(train) // size)
-        engine = (
-            EM(num_sweeps=epochs, batch_size=size) if name == "InfiniteVaDE" else SVI(num_steps=steps, batch_size=size)
-        )
+        by_epoch: list[float] = []
+
+        def watch(epoch: int, so_far: Callable[[], Any]) -> None:
+            """Only looks on; a fit by EM makes an epoch a sweep."""
+            if epoch > epochs - TAIL:
+                by_epoch.append(nmi(labels, so_far().predict(test)))
+
         began = time.perf_counter()
-        fit = vmix.fit(self._model(name), train, engine=engine, seed=self.seed)
+        model = self._model(name)
+        if name == "InfiniteVaDE":
+            engine: Any = EM(num_sweeps=epochs, batch_size=size)
+            fit = vmix.fit(model, train, engine=engine, seed=self.seed, callback=watch)
+        else:
+            fit = vmix.fit(model, train, engine=SVI(num_steps=steps, batch_size=size), seed=self.seed)
         seconds = time.perf_counter() - began
-        return Trained(fit, *(_codes(fit, x, self.settings.latent_dim) for x in (train, test)), seconds)
+        return Trained(fit, *(_codes(fit, x, self.settings.latent_dim) for x in (train, test)), seconds, by_epoch)
 
 
 def _codes(fit: Any, x: np.ndarray, latent_dim: int) -> np.ndarray:

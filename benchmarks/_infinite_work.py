@@ -12,12 +12,10 @@ import numpy as np
 
 from benchmarks._algorithm1_run import CURVES
 from benchmarks._code_mixtures import MixtureSettings
-from benchmarks._infinite_networks import NUM_COMPONENTS, Images, Networks
+from benchmarks._infinite_networks import NUM_COMPONENTS, TAIL, Images, Networks
 from benchmarks._infinite_pictures import SHOWN, Album
 from benchmarks._recording import Case, is_recorded, load_average, record
 from vmix.metrics import accuracy, completeness, nmi
-
-TAIL = 20
 
 
 @dataclass(kw_only=True)

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 import vmix
 from benchmarks._algorithm1 import Alternation
 from benchmarks._algorithm1_run import run as run_algorithm1
@@ -117,6 +119,9 @@ def _together(work: Work, method: str) -> None:
     predicted = found.fit.predict(work.images.test)
     metrics = measure(work.images.labels, predicted, num_components=found.fit.num_components)
     metrics |= {"elbo": found.fit.score(work.images.test), "seconds_network": found.seconds}
+    if found.nmi_by_epoch:
+        metrics |= {f"nmi_sd_last_{len(found.nmi_by_epoch)}": float(np.std(found.nmi_by_epoch))}
+        metrics |= {f"nmi_lowest_last_{len(found.nmi_by_epoch)}": min(found.nmi_by_epoch)}
     work.keep(case, metrics, found.seconds)
     if work.seed == 0:
         name = work.picture_name(method)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -39,21 +41,31 @@ def random_centres(features: Array, num_clusters: int, *, key: Array) -> Array:
 
 
 def plus_plus_centres(features: Array, num_clusters: int, *, key: Array) -> Array:
-    """Rows drawn one after another with probability proportional to squared distance from the nearest so far."""
+    """Rows drawn one after another with probability proportional to squared distance from the nearest so far.
+
+    Of 2 + log K candidates the one that leaves the rows nearest to their centres is taken (the greedy variant, in the
+    implementation notes of Arthur and Vassilvitskii): single draws start in a poor mode far more often.
+    """
     num_rows = features.shape[0]
+    tries = 2 + int(math.log(num_clusters))
     first = features[jax.random.randint(jax.random.fold_in(key, 0), (), 0, num_rows)]
     centres = jnp.broadcast_to(first, (num_clusters, features.shape[1]))
 
     def add(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         centres, distance = carry
-        distance = jnp.minimum(distance, jnp.square(features - centres[i - 1]).sum(1))
         # all rows equal to a centre: any row will do
         logits = jnp.where(distance.max() > 0, safe_log(distance), jnp.zeros_like(distance))
-        row = jax.random.categorical(jax.random.fold_in(key, i), logits)
-        return centres.at[i].set(features[row]), distance
+        rows = jax.random.categorical(jax.random.fold_in(key, i), logits, shape=(tries,))
+        left = jax.lax.map(lambda row: jnp.minimum(distance, _squared(features, features[row])), rows)
+        best = jnp.argmin(left.sum(1))
+        return centres.at[i].set(features[rows[best]]), left[best]
 
-    start = (centres, jnp.full(num_rows, jnp.inf, features.dtype))
+    start = (centres, _squared(features, first))
     return jax.lax.fori_loop(1, num_clusters, add, start)[0]
+
+
+def _squared(features: Array, centre: Array) -> Array:
+    return jnp.square(features - centre).sum(1)
 
 
 def nearest(features: Array, centres: Array) -> Array:

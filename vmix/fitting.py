@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -68,6 +68,7 @@ def fit(
     messages: Mapping[str, Any] | None = None,
     missing: str | None = None,
     progress: bool | None = None,
+    callback: Callable[[int, Callable[[], Fit]], None] | None = None,
 ) -> Fit:
     """Fit a program to data.
 
@@ -83,6 +84,8 @@ def fit(
             (N, T, K) where the site has steps: a factor that multiplies each datum's joint density.
         missing: "nan" to read NaN in the data as missing; by default NaN is refused.
         progress: whether to show a progress line; by default where standard error is a terminal.
+        callback: called after every sweep or step with their number and a function that makes the fit so far:
+            `callback=lambda n, fit: print(n, fit().score(x))`. What it makes is compiled anew each time.
 
     Returns:
         The fit.
@@ -103,6 +106,8 @@ def fit(
     began = time.perf_counter()
     check_seed(seed)
     check_engine(engine)
+    if not (callback is None or callable(callback)):
+        raise TypeError(f"callback must be a function of (number, make_fit), found {type(callback).__name__}")
     arrays = check_arrays(data, missing=missing)
     program = prepare(program, arrays)
     keys = dict(zip(("plan", "start", "init"), jax.random.split(jax.random.key(seed), 3), strict=True))
@@ -116,9 +121,16 @@ def fit(
     starts, stages = _starts(plan, engine, held, init, keys["start"], progress)
     begin = jax.jit(lambda start, data, key: engine.init(plan, start, data, key=key))
     states = _stack([begin(s, held, k) for s, k in zip(starts, _split(keys["init"], starts), strict=True)])
-    run = _Run(plan, engine, held, progress, stream)
-    states, history = run(states)
-    return _finish(plan, engine, states, history, stages, seed=seed, seconds=time.perf_counter() - began)
+
+    def finish(states: Any, history: History) -> Fit:
+        return _finish(plan, engine, states, history, stages, seed=seed, seconds=time.perf_counter() - began)
+
+    def each(done: int, states: Any, infos: list[Info]) -> None:
+        if callback is not None:
+            callback(done, lambda: finish(states, History(_joined(infos), False, False)))
+
+    run = _Run(plan, engine, held, progress, stream, each=each if callback is not None else None)
+    return finish(*run(states))
 
 
 def hold(plan: Plan, arrays: tuple, labels: dict[str, Array] | None) -> Data:
@@ -167,9 +179,16 @@ class _Run:
     """The chunked loop: compiled once, called until the steps are done."""
 
     def __init__(
-        self, plan: Plan, engine: Engine, data: Data, progress: bool | None, stream: Stream | None = None
+        self,
+        plan: Plan,
+        engine: Engine,
+        data: Data,
+        progress: bool | None,
+        stream: Stream | None = None,
+        *,
+        each: Callable[[int, Any, list[Info]], None] | None = None,
     ) -> None:
-        self.plan, self.engine, self.data, self.progress = plan, engine, data, progress
+        self.plan, self.engine, self.data, self.progress, self.each = plan, engine, data, progress, each
         self.anneal = annealing(engine.anneal)
         # only full-data sweeps without networks are judged: the others' objectives are noisy
         exact = not plan.params and not getattr(engine, "batch_size", None)
@@ -200,9 +219,20 @@ class _Run:
                 infos.append(info)
                 done += length
                 bar.update(done, float(np.max(info.objective[:, -1])), "nats per datum")
-                length = _next_length(length, seconds, first=len(infos) == 1)
+                length = 1 if self.each is not None else _next_length(length, seconds, first=len(infos) == 1)
                 converged = self._converged(infos, done)
+                if self.each is not None and not self._called(done, states, infos):
+                    interrupted = True
+                    break
         return states, self._history(infos, converged, interrupted)
+
+    def _called(self, done: int, states: Any, infos: list[Info]) -> bool:
+        """Call back; whether it ran to its end (False after Ctrl-C)."""
+        try:
+            self.each(done, states, infos)  # type: ignore[misc]
+        except KeyboardInterrupt:
+            return False
+        return True
 
     def _chunk(self, states: Any, data: Data, schedule: Schedule, length: Array) -> tuple[Any, Info]:
         """`length` steps of every state; infos come in a buffer of MAX_CHUNK rows."""
@@ -272,8 +302,7 @@ class _Run:
                 ConvergenceWarning,
                 stacklevel=4,
             )
-        joined = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *infos) if infos else None
-        return History(joined, converged, interrupted)
+        return History(_joined(infos), converged, interrupted)
 
 
 def culprit(plan: Plan, start: Start, data: Data) -> str:
@@ -312,6 +341,10 @@ def _finish(
     best = jax.tree.map(lambda a: a[int(order[0])], states)
     estimate = jax.jit(partial(engine.estimate_of, plan))(best)
     return Fit.build(plan, engine, estimate, history.ranked(order), stages, seed=seed, seconds=seconds)
+
+
+def _joined(infos: list[Info]) -> Info | None:
+    return jax.tree.map(lambda *parts: np.concatenate(parts, 1), *infos) if infos else None
 
 
 def _kept(info: Info, length: int) -> Info:
