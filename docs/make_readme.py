@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "pictures" / "vade_digits.png"
 NUM_ROWS = 64
-SMALL = {name: {"hidden": (4,)} for name in ("HMMVAE", "HMMVAEMLDA", "VAE", "VAEGMM", "VAEGMMMLDA", "VaDE")}
+SMALL = {name: {"hidden": (4,)} for name in ("GMVAE", "HMMVAE", "HMMVAEMLDA", "VAE", "VAEGMM", "VAEGMMMLDA", "VaDE")}
 
 
 def table() -> str:
