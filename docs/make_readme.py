@@ -24,7 +24,8 @@ README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "pictures" / "vade_digits.png"
 NUM_ROWS = 64
 SMALL = {
-    name: {"hidden": (4,)} for name in ("HMMVAE", "HMMVAEMLDA", "InfiniteVaDE", "VAE", "VAEGMM", "VAEGMMMLDA", "VaDE")
+    name: {"hidden": (4,)}
+    for name in ("GMVAE", "HMMVAE", "HMMVAEMLDA", "InfiniteVaDE", "VAE", "VAEGMM", "VAEGMMMLDA", "VaDE")
 }
 
 

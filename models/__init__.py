@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vmix.models.bernoulli_mixture import BernoulliMixture
     from vmix.models.dirichlet_process_mixture import DirichletProcessMixture
     from vmix.models.gaussian_mixture import GaussianMixture
+    from vmix.models.gmvae import GMVAE
     from vmix.models.hmm import HMM
     from vmix.models.hmm_vae import HMMVAE
     from vmix.models.hmm_vae_mlda import HMMVAEMLDA
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BernoulliMixture": "bernoulli_mixture",
     "DirichletProcessMixture": "dirichlet_process_mixture",
+    "GMVAE": "gmvae",
     "GaussianMixture": "gaussian_mixture",
     "HMM": "hmm",
     "HMMVAE": "hmm_vae",
@@ -48,6 +50,7 @@ _HOMES = {
 __all__ = [
     "BernoulliMixture",
     "DirichletProcessMixture",
+    "GMVAE",
     "GaussianMixture",
     "HMM",
     "HMMVAE",

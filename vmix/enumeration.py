@@ -11,7 +11,7 @@ and the matrix over (n, k) is one matrix product.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -60,6 +60,7 @@ class LocalTerms(NamedTuple):
         dense: log densities of children of a discrete site that do not compress, shape (cells, K); None without any.
         augmented: observed sites with hidden variables of their own, and their values, by name.
         shared: log densities of a cell that do not depend on the discrete sites, shape (cells,) or (1,).
+        latents: of those, the latents' own densities, which `shared` leaves out, shape (cells,) or (1,).
         rows: log densities of a datum as a whole, where there are steps, shape (N,) or (1,).
     """
 
@@ -69,6 +70,7 @@ class LocalTerms(NamedTuple):
     dense: Array | None
     augmented: dict[str, tuple[Augmented, Array]]
     shared: Array
+    latents: Array
     rows: Array
 
     def likelihood(self) -> Array:
@@ -84,7 +86,7 @@ class LocalTerms(NamedTuple):
 
     def base(self) -> Array:
         """Base measures and all else of a cell that does not depend on the discrete sites, shape (cells,) or (1,)."""
-        return self.shared + self.base_measures()
+        return self.shared + self.latents + self.base_measures()
 
     def base_measures(self) -> Array:
         """Base measures of the compressed children, shape (cells,) or (1,)."""
@@ -99,6 +101,7 @@ def local_terms(
     factors: Mapping[str, dist.Distribution] | None = None,
     known: Mapping[str, tuple[Array, Array]] | None = None,
     missing: bool = False,
+    latents: Collection[str] = (),
 ) -> LocalTerms:
     """Gather the local terms of one enumerated trace.
 
@@ -109,13 +112,14 @@ def local_terms(
         factors: variational factors of continuous latents; their expected statistics replace the draw's.
         known: statistics and base measures computed before, by site, row by row; they stand in for the trace's.
         missing: whether NaN in an observed value means missing.
+        latents: names of continuous latents.
 
     Returns:
         The terms of these sites.
     """
     discrete, held = {name for name, _ in layout.discrete}, known or {}
     log_prior, dense, shared, rows = jnp.zeros((1, 1)), None, jnp.zeros((1,)), jnp.zeros((1,))
-    prior, compressed, augmented = None, {}, {}
+    prior, compressed, augmented, own = None, {}, {}, jnp.zeros((1,))
     for name, site in sites.items():
         if name in discrete and layout.num_steps is not None:
             prior = unwrap(site["fn"]).base
@@ -136,12 +140,14 @@ def local_terms(
             )
             if is_enumerated(layout, site["fn"].batch_shape):
                 dense = matrix if dense is None else dense + matrix
+            elif name in latents and (steps or layout.num_steps is None):
+                own = own + matrix[:, 0]
             elif steps or layout.num_steps is None:
                 shared = shared + matrix[:, 0]
             else:
                 rows = rows + matrix[:, 0]
     log_prior = jnp.broadcast_to(log_prior, (log_prior.shape[0], layout.num_states))
-    return LocalTerms(log_prior, prior, compressed, dense, augmented, shared, rows)
+    return LocalTerms(log_prior, prior, compressed, dense, augmented, shared, own, rows)
 
 
 def has_steps(layout: Layout, site: dict) -> bool:

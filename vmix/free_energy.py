@@ -80,7 +80,7 @@ def evaluate(
     terms, log_prior = batch_terms(plan, globals_, params, batch)
     weights = state_log_weights(plan, terms, batch, beta=beta)
     assigned = expect(plan.layout, terms, weights)
-    divergence = assigned.log_total + plan.layout.sum_cells(terms.base_measures())
+    divergence = assigned.log_total + plan.layout.sum_cells(terms.base_measures() + terms.latents)
     for name, factor in factors.items():
         divergence = divergence + factor_entropy(plan.layout, factor, latents[name], sampled=sampled)
     weight = kl_weight if factors else 1.0

@@ -6,7 +6,7 @@ many data there are; conditionals, gradient steps and Hamiltonian moves all run 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -103,15 +103,17 @@ def guide_factors(plan: Plan, params: Mapping, args: tuple, *, key: Array) -> tu
     return {n: trace[n]["value"] for n in plan.latents}, {n: trace[n]["fn"] for n in plan.latents}
 
 
-def batch_terms(plan: Plan, globals_: Mapping, params: Mapping, batch: Batch) -> tuple[LocalTerms, Array]:
-    """Local terms of a batch, and the log density of the globals.
+def batch_terms(
+    plan: Plan, globals_: Mapping, params: Mapping, batch: Batch, *, leave_out: Collection[str] = ()
+) -> tuple[LocalTerms, Array]:
+    """Local terms of a batch but those of the sites to leave out, and the log density of the globals.
 
     Returns:
         The terms, and log p(globals) in nats (a scalar), densities of latents without an encoder included.
     """
     sites = model_sites(plan, globals_, batch.latents, params, batch.args)
-    locals_ = {name: site for name, site in sites.items() if not plan.sites[name].is_global_term}
-    return _terms(plan, locals_, batch), _global_log_prob(plan, sites, plan.global_terms)
+    kept = [name for name in sites if not plan.sites[name].is_global_term and name not in leave_out]
+    return _terms(plan, {name: sites[name] for name in kept}, batch), _global_log_prob(plan, sites, plan.global_terms)
 
 
 def has_row_priors(plan: Plan) -> bool:
@@ -232,7 +234,7 @@ def expected_log_joint(
         likelihood += contract(part.eta, expected.statistics[name]).sum() + (counts * part.bias).sum()
     if terms.dense is not None:
         likelihood += _weighted(expected.weights, terms.dense)
-    likelihood += terms.shared.sum() + terms.rows.sum()
+    likelihood += terms.shared.sum() + terms.latents.sum() + terms.rows.sum()
     prior = _weighted(counts if terms.log_prior.shape[0] == 1 else expected.weights, terms.log_prior)
     if terms.prior is not None:
         prior += _contract(terms.prior.potentials(), expected.structured)
@@ -248,7 +250,13 @@ def _contract(potentials: dict[str, Array], statistics: dict[str, Array]) -> Arr
 
 def _terms(plan: Plan, locals_: dict[str, dict], batch: Batch) -> LocalTerms:
     return local_terms(
-        plan.layout, locals_, frames=plan.frames, factors=batch.factors, known=batch.known, missing=plan.missing
+        plan.layout,
+        locals_,
+        frames=plan.frames,
+        factors=batch.factors,
+        known=batch.known,
+        missing=plan.missing,
+        latents=plan.latents,
     )
 
 

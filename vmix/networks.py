@@ -43,19 +43,29 @@ class MLP(nnx.Module):
 class GaussianEncoder(nnx.Module):
     """x -> (loc, scale) of a diagonal Gaussian over z.
 
-    The scale starts at 0.1 for every x, so that an autoencoder's codes are not drowned in noise at first.
-
     Args:
         sizes: widths from input to the last hidden layer.
         latent_dim: dimension of z.
         rngs: randomness of the weights.
+        first_scale: where the scale starts for every x; by default small, so that an autoencoder's codes are not
+            drowned in noise at first.
+        first_spread: standard deviation of the biases of loc; outputs that stand for different things start apart.
     """
 
-    def __init__(self, sizes: Sequence[int], latent_dim: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        latent_dim: int,
+        *,
+        rngs: nnx.Rngs,
+        first_scale: float = _FIRST_SCALE,
+        first_spread: float = 0.0,
+    ) -> None:
         self.body = MLP(sizes, rngs=rngs)
-        self.loc = nnx.Linear(sizes[-1], latent_dim, rngs=rngs)
+        apart = nnx.initializers.normal(first_spread)
+        self.loc = nnx.Linear(sizes[-1], latent_dim, bias_init=apart, rngs=rngs)
         zeros = nnx.initializers.zeros_init()
-        bias = nnx.initializers.constant(jnp.log(jnp.expm1(_FIRST_SCALE)))
+        bias = nnx.initializers.constant(jnp.log(jnp.expm1(first_scale)))
         self.scale = nnx.Linear(sizes[-1], latent_dim, kernel_init=zeros, bias_init=bias, rngs=rngs)
 
     def __call__(self, x: Array) -> tuple[Array, Array]:

@@ -27,6 +27,7 @@ from vmix.updates import maximise
 
 CHUNK_ROWS = 4096
 FOLD_SWEEPS = 50
+LATENT_DRAWS = 32
 
 
 class Predictor:
@@ -69,7 +70,7 @@ class Predictor:
         return self._rows("_draw_shares", data).mean(0)
 
     def codes(self, *data: Any) -> np.ndarray:
-        """Encoder means of the first latent, flattened, shape (N, latent_dim)."""
+        """Encoder means of the latents that the data hang on, flattened and joined, shape (N, latent_dim)."""
         if not self.plan.latents:
             raise ProgramError(f"program {self.plan.program.name} has no latent with an encoder; use predict_proba(x)")
         return self._rows("_codes", data)
@@ -197,8 +198,15 @@ class Predictor:
         def one(values: dict) -> Array:
             if not self.plan.layout.discrete:
                 return next(fn.proportions() for fn, _ in self._augmented(values, params, rows).values())
-            _, result = self._folded(values, params, rows)
-            return self.plan.layout.to_rows(self._shares(result.assigned.shares, rows))
+
+            def shares(key: Array) -> Array:
+                _, result = self._folded(values, params, rows, key=key)
+                return self.plan.layout.to_rows(self._shares(result.assigned.shares, rows))
+
+            if set(self.plan.latents) <= set(self.plan.frames):
+                return shares(jax.random.key(0))
+            # these latents enter at a draw, and one draw is not their expectation
+            return jax.lax.map(shares, jax.random.split(jax.random.key(0), LATENT_DRAWS)).mean(0)
 
         return self._over_draws(one, globals_)
 
@@ -206,7 +214,7 @@ class Predictor:
     def _per_datum(self) -> Callable:
         def compute(globals_: dict, params: dict, rows: tuple) -> Array:
             def one(values: dict) -> Array:
-                _, result = self._folded(values, params, rows)
+                _, result = self._folded(values, params, rows, key=jax.random.key(0))
                 return jnp.broadcast_to(result.per_datum, (rows[0].shape[0],))
 
             values = self._over_draws(one, globals_)
@@ -216,9 +224,13 @@ class Predictor:
 
     @cached_property
     def _codes(self) -> Callable:
+        observed = set(self.plan.names(OBSERVED))
+        latents = self.plan.latents
+        names = [name for name in latents if observed & set(self.plan.sites[name].children)] or latents
+
         def compute(_: dict, params: dict, rows: tuple) -> Array:
             _, factors = guide_factors(self.plan, params, rows, key=jax.random.key(0))
-            means = [factors[name].mean.reshape(rows[0].shape[0], -1) for name in self.plan.latents]
+            means = [factors[name].mean.reshape(rows[0].shape[0], -1) for name in names]
             return jnp.concatenate(means, 1)
 
         return jax.jit(compute)
@@ -229,7 +241,7 @@ class Predictor:
 
         def compute(globals_: dict, params: dict, rows: tuple) -> dict[str, Array]:
             def one(values: dict) -> dict[str, Array]:
-                values, result = self._folded(values, params, rows)
+                values, result = self._folded(values, params, rows, key=jax.random.key(0))
                 _, factors = guide_factors(self.plan, params, rows, key=jax.random.key(0))
                 latents = {name: factor.mean for name, factor in factors.items()}
                 sites = model_sites(self.plan, values, latents, params, rows)
@@ -243,18 +255,18 @@ class Predictor:
 
     def _augmented(self, values: dict, params: dict, rows: tuple) -> dict:
         """The observed sites with hidden variables of their own, at the folded latents, and their values."""
-        values, result = self._folded(values, params, rows)
+        values, result = self._folded(values, params, rows, key=jax.random.key(0))
         return batch_terms(self.plan, values, params, result.batch)[0].augmented
 
-    def _folded(self, values: dict, params: dict, rows: tuple) -> tuple[dict, Evaluation]:
+    def _folded(self, values: dict, params: dict, rows: tuple, *, key: Array) -> tuple[dict, Evaluation]:
         """Find the latents of these rows that have no encoder, given the rest.
 
         Returns:
             The globals with these latents at their mode or the mean of their factor, and the free energy of the rows;
-            its key is fixed: the score of a datum is the same number every time.
+            the key is fixed by those who ask: the score of a datum is the same number every time.
         """
         shared = {name: value for name, value in values.items() if name not in self.plan.per_datum}
-        look = partial(evaluate, self.plan, params=params, args=rows, key=jax.random.key(0))
+        look = partial(evaluate, self.plan, params=params, args=rows, key=key)
         if not self.plan.per_datum:
             return values, look(values)
 

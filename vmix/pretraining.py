@@ -112,7 +112,7 @@ def reconstruction(
     """log p(x | z) at the encoder's mean of corrupted data, nats per datum, shape (N,)."""
     _, factors = guide_factors(plan, params, corrupted(rows.args, corruption, key=key), key=key)
     latents = {name: factor.mean for name, factor in factors.items()}
-    terms, _ = batch_terms(plan, globals_, params, Batch(rows.args, latents, {}))
+    terms, _ = batch_terms(plan, globals_, params, Batch(rows.args, latents, {}), leave_out=plan.latents)
     dense = 0.0 if terms.dense is None else terms.dense.mean(1)
     return terms.rows + plan.layout.sum_cells(terms.shared + dense)
 

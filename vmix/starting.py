@@ -45,7 +45,7 @@ def describe(plan: Plan, recipe: Recipe) -> list[str]:
         shape = f", images distorted ({recipe.distort:g})" if recipe.distort else ""
         count = f"{recipe.views} encoders: " if recipe.views > 1 else ""
         lines.append(f"{count}{kind}{shape}, {recipe.pretrain_epochs} epochs or more, on the program's own networks")
-    if plan.latents and plan.layout.discrete:
+    if plan.latents and plan.layout.discrete and plan.globals:
         annealed = f" annealed from {recipe.mixture_beta:g}" if recipe.mixture_beta < 1.0 else ""
         seen = " of all encoders, one class between them" if recipe.views > 1 else ""
         moves = f", then up to {recipe.mixture_moves} splits with merges each" if recipe.mixture_moves else ""
@@ -53,7 +53,7 @@ def describe(plan: Plan, recipe: Recipe) -> list[str]:
             f"mixture on the codes{seen}: EM, {recipe.mixture_restarts} starts ({recipe.clusters}), "
             f"{recipe.mixture_sweeps} sweeps{annealed}{moves}, the likeliest kept"
         )
-    elif plan.layout.discrete:
+    elif plan.layout.discrete and plan.globals:
         lines.append(f"{recipe.clusters} start, {FIRST_SWEEPS} closed-form updates of the globals")
     return lines
 

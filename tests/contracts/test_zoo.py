@@ -7,7 +7,16 @@ import pytest
 
 import vmix
 from vmix.inference import EM, SVI, Gibbs
-from vmix.models import VAE, VAEGMM, BernoulliMixture, DirichletProcessMixture, GaussianMixture, InfiniteVaDE, VaDE
+from vmix.models import (
+    GMVAE,
+    VAE,
+    VAEGMM,
+    BernoulliMixture,
+    DirichletProcessMixture,
+    GaussianMixture,
+    InfiniteVaDE,
+    VaDE,
+)
 
 ROWS, COLUMNS, K, DIM = 120, 16, 3, 2
 NETWORK = {"latent_dim": DIM, "hidden": (12,)}
@@ -17,6 +26,9 @@ MODELS = {
     "BernoulliMixture": BernoulliMixture(num_components=K),
     "DirichletProcessMixture": DirichletProcessMixture(truncation=K),
     "VAE": VAE(**NETWORK),
+    "GMVAE": GMVAE(num_components=K, mixture_hidden=(8,), **NETWORK),
+    "GMVAE soft": GMVAE(num_components=K, mixture_hidden=(8,), relaxation="soft", **NETWORK),
+    "GMVAE hard": GMVAE(num_components=K, mixture_hidden=(8,), relaxation="hard", **NETWORK),
     "VAEGMM": VAEGMM(num_components=K, pretrain_epochs=2, **NETWORK),
     "VaDE": VaDE(num_components=K, pretrain_epochs=2, covariance="diagonal", views=1, **NETWORK),
     "InfiniteVaDE": InfiniteVaDE(truncation=K, pretrain_epochs=2, views=1, **NETWORK),

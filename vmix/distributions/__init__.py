@@ -1,6 +1,7 @@
-"""Structured discrete distributions as NumPyro distributions: what every engine sums out or draws as a whole."""
+"""Distributions beyond NumPyro's: structured discrete sites, observed ones that hide some, relaxed one-hot vectors."""
 
 from vmix.distributions.augmented import Augmented
+from vmix.distributions.gumbel_softmax import GumbelLogRatios, GumbelSoftmax, RelaxedClass
 from vmix.distributions.hidden_semi_markov import HiddenSemiMarkov
 from vmix.distributions.markov_chain import MarkovChain
 from vmix.distributions.scaled_counts import ScaledCounts
@@ -9,9 +10,12 @@ from vmix.distributions.topic_counts import TopicCounts
 
 __all__ = [
     "Augmented",
+    "GumbelLogRatios",
+    "GumbelSoftmax",
     "HiddenSemiMarkov",
     "MarkovChain",
     "Posterior",
+    "RelaxedClass",
     "ScaledCounts",
     "StructuredDiscrete",
     "TopicCounts",
