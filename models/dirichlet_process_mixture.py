@@ -21,7 +21,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
-from vmix.priors import data_scale, kept_components, settle, stick_breaking
+from vmix.priors import data_scale, kept_components, log_stick_breaking, settle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,8 @@ class DirichletProcessMixture:
         if a is None:
             a = numpyro.sample("concentration", dist.Gamma(2.0, 2.0))
         v = numpyro.sample("v", dist.Beta(1.0, a).expand([k - 1]).to_event(1))
-        w = numpyro.deterministic("w", stick_breaking(v))
+        log_w = log_stick_breaking(v)
+        numpyro.deterministic("w", jnp.exp(log_w))
         m0, s0, spread = (jnp.asarray(value) for value in (self.loc, self.scale, self.spread))
         loc = numpyro.sample("loc", dist.Normal(m0, s0).expand([k, d]).to_event(2))
         if self.covariance == "diagonal":
@@ -78,7 +79,7 @@ class DirichletProcessMixture:
             guess = jnp.diag(1.0 / (spread**2 * (d + 2)))
             p = numpyro.sample("precision", dist.Wishart(d + 2.0, scale_matrix=guess).expand((k,)))
         with numpyro.plate("data", x.shape[0]):
-            c = numpyro.sample("c", dist.Categorical(w))
+            c = numpyro.sample("c", dist.Categorical(logits=log_w))
             if self.covariance == "diagonal":
                 numpyro.sample("x", dist.Normal(loc[c], 1.0 / jnp.sqrt(tau[c])).to_event(1), obs=x)
             else:

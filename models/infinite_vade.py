@@ -26,7 +26,7 @@ import numpyro.distributions as dist
 from jax import Array
 
 from vmix.networks import check_pixels, decode, encode, usual_widths
-from vmix.priors import kept_components, settle, settled, stick_breaking
+from vmix.priors import kept_components, log_stick_breaking, settle, settled
 from vmix.recipe import Recipe
 
 
@@ -96,14 +96,15 @@ class InfiniteVaDE:
         """The generative story."""
         k, d = self.truncation, self.latent_dim
         v = numpyro.sample("v", dist.Beta(1.0, self.concentration).expand([k - 1]).to_event(1))
-        w = numpyro.deterministic("w", stick_breaking(v))
+        log_w = log_stick_breaking(v)
+        numpyro.deterministic("w", jnp.exp(log_w))
         loc = numpyro.sample("loc", dist.Normal(0.0, self.loc_scale).expand([k, d]).to_event(2))
         if self.covariance == "diagonal":
             tau = numpyro.sample("precision", dist.Gamma(1.5, 0.5).expand([k, d]).to_event(2))
         else:
             p = numpyro.sample("precision", dist.Wishart(d + 2.0, scale_matrix=jnp.eye(d) / (d + 2)).expand((k,)))
         with numpyro.plate("data", x.shape[0]):
-            c = numpyro.sample("c", dist.Categorical(w))
+            c = numpyro.sample("c", dist.Categorical(logits=log_w))
             if self.covariance == "diagonal":
                 z = numpyro.sample("z", dist.Normal(loc[c], 1.0 / jnp.sqrt(tau[c])).to_event(1))
             else:

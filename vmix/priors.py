@@ -103,10 +103,14 @@ def stick_breaking(v: Array) -> Array:
     Source:
         Sethuraman (1994); truncated as in Ishwaran and James (2001).
     """
+    return jnp.exp(log_stick_breaking(v))
+
+
+def log_stick_breaking(v: Array) -> Array:
+    """Logarithms of the weights, shape (..., K): a long stick's last weights are too small to be kept themselves."""
     left = jnp.cumsum(jnp.log1p(-v), -1)
     zero = jnp.zeros_like(left[..., :1])
-    log_w = jnp.concatenate([zero, left], -1).at[..., :-1].add(jnp.log(v))
-    return jnp.exp(log_w)
+    return jnp.concatenate([zero, left], -1).at[..., :-1].add(jnp.log(v))
 
 
 def kept_sticks(v: Array, keep: Array) -> Array:
