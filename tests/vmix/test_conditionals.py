@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 import pytest
 
 from vmix.conditionals import candidates, recognise
+from vmix.priors import log_stick_breaking
 
 
 class Program(NamedTuple):
@@ -91,6 +92,15 @@ def stick_breaking_fractions():
 DIRICHLET_COUNTS = np.array([[500.0, 0.0, 3.0, 1.0], [1.0, 2.0, 3.0, 4.0]])
 
 
+def fractions_of_a_long_stick():
+    """The last weights are too small for float32; their logarithms are not."""
+    prior = dist.Beta(1.0, 2.5).expand([59])
+    counts = np.arange(60.0)[::-1] % 7
+    after = counts[::-1].cumsum()[::-1][1:]
+    log_joint = joint(prior, lambda v: jnp.sum(counts * log_stick_breaking(v)))
+    return Program(prior, log_joint, dist.Beta(1.0 + counts[:-1], 2.5 + after))
+
+
 def dirichlet_weights():
     prior = dist.Dirichlet(jnp.full(4, 0.5)).expand([2])
     log_joint = joint(prior, lambda w: jnp.sum(DIRICHLET_COUNTS * jnp.log(w)))
@@ -165,6 +175,7 @@ PROGRAMS = [
     (inverse_gamma_variance_of_a_normal, "InverseGamma"),
     (beta_probability_of_bernoulli_data, "Beta"),
     (stick_breaking_fractions, "Beta"),
+    (fractions_of_a_long_stick, "Beta"),
     (dirichlet_weights, "Dirichlet"),
     (dirichlet_weights_that_the_program_normalises, "Dirichlet (normalised)"),
     (wishart_precision_of_normal_data, "Wishart"),
