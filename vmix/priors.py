@@ -125,7 +125,7 @@ def kept_sticks(v: Array, keep: Array) -> Array:
 
     Example:
         >>> v = jnp.array([0.5, 0.5, 0.5])
-        >>> stick_breaking(kept_sticks(v, jnp.array([0, 2, 3]))).round(3).tolist()
+        >>> np.asarray(stick_breaking(kept_sticks(v, jnp.array([0, 2, 3]))), float).round(3).tolist()
         [0.667, 0.167, 0.167]
     """
     w = stick_breaking(v)[keep]

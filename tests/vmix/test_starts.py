@@ -57,7 +57,7 @@ def test_evidence_finds_the_number_of_clusters_and_leaves_the_others_empty():
     np.testing.assert_allclose(shares.sum(1), 1.0, atol=1e-5)
     assert (shares[:, 3:] == 0.0).all() and (np.diff(shares.sum(0)) <= 0.0).all()
     assert accuracy(labels, shares.argmax(1)) > 0.99
-    one = evidence_clusters((jax.random.normal(KEY, (400, 3)),), 8, key=KEY)
+    one = evidence_clusters((jax.random.normal(KEY, x.shape),), 8, key=KEY)
     assert (np.asarray(one)[:, 1:] == 0.0).all()
 
 
