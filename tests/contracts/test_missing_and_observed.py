@@ -132,6 +132,7 @@ def test_gibbs_recovers_the_truth_with_missing_entries_and_labels(gibbs):
     assert (spread < 3 * SCALE / np.sqrt(len(X) * 0.75 * W)[:, None]).all()
 
 
+@pytest.mark.slow
 def test_a_whole_row_may_be_missing():
     x = np.array(X)
     x[3] = np.nan

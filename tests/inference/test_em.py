@@ -44,7 +44,7 @@ def peer(x: np.ndarray, start: dict[str, np.ndarray], covariance: str) -> PeerMi
         return model.fit(x)
 
 
-@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+@pytest.mark.parametrize("covariance", ["diagonal", pytest.param("full", marks=pytest.mark.slow)])
 def test_maximum_likelihood_equals_scikit_learn_sweep_for_sweep(covariance):
     x = overlapping()
     start = same_start(x)
@@ -72,6 +72,7 @@ def test_constant_column_stays_finite():
     np.testing.assert_allclose(fit.posterior["loc"][:, 1], 7.0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_offset_of_ten_thousand_changes_only_the_means():
     # multiples of 2^-8 stay exact in float32 beside 1e4, so any difference is the arithmetic's own
     x = np.round(overlapping(400) * 256) / 256

@@ -158,6 +158,7 @@ def test_topics_and_perplexity_are_near_those_of_scikit_learn(fit, documents):
     assert topics.perplexity(fit, new, seed=0)["x"].log_likelihood == pytest.approx(theirs, abs=0.02)
 
 
+@pytest.mark.slow
 def test_modalities_share_the_factor_and_a_saved_fit_keeps_to_it(tmp_path):
     x = simulate(13, num_docs=80, modalities=2)
     x[0][:10] = 0  # ten documents without the first modality

@@ -50,7 +50,9 @@ def three_globals(x):
         numpyro.sample("x", dist.Normal(loc[c], rate[c]), obs=x)
 
 
-@pytest.mark.parametrize(("kind", "build"), [("normal", AutoNormal), ("point", AutoDelta)])
+@pytest.mark.parametrize(
+    ("kind", "build"), [pytest.param("normal", AutoNormal, marks=pytest.mark.slow), ("point", AutoDelta)]
+)
 def test_the_guide_of_globals_is_numpyro_s_autoguide(kind, build):
     x = np.random.default_rng(0).normal(size=20).astype(np.float32)
     plan = make_plan(three_globals, (x,), key=jax.random.key(0))

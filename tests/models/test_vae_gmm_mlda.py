@@ -32,24 +32,28 @@ def fit():
     return vmix.fit(MODEL, IMAGES, WORDS, SEEN, engine=EM(num_sweeps=3), seed=0)
 
 
+@pytest.mark.slow
 def test_classes_are_found_from_both_modalities_and_from_either(fit):
     assert accuracy(LABELS, fit.predict(IMAGES, WORDS, SEEN)) > 0.98
     assert accuracy(LABELS, fit.predict(IMAGES, 0 * WORDS, SEEN)) > 0.95
     assert accuracy(LABELS, fit.predict(IMAGES, WORDS, 0 * SEEN)) > 0.95
 
 
+@pytest.mark.slow
 def test_an_image_that_was_not_seen_says_nothing(fit):
     scrambled = 1 - IMAGES
     shares = fit.predict_proba(IMAGES, WORDS, 0 * SEEN)
     np.testing.assert_allclose(shares, fit.predict_proba(scrambled, WORDS, 0 * SEEN), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_shares_from_words_alone_are_bayes_rule(fit):
     logits = np.log(fit.posterior["w"]) + WORDS @ np.log(fit.posterior["phi"]).T
     expected = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
     np.testing.assert_allclose(fit.predict_proba(IMAGES, WORDS, 0 * SEEN), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_words_are_expected_from_images(fit):
     words = fit.predict_proba(IMAGES, 0 * WORDS, SEEN) @ fit.posterior["phi"]
     known, marginal = WORDS * np.log(words), WORDS * np.log(WORDS.sum(0) / WORDS.sum())

@@ -130,6 +130,7 @@ def test_views_are_stages_that_explain_and_history_name(deep):
     assert "2 encoders: autoencoder, images distorted (0.5)" in lines[0] and "one class between" in lines[1]
 
 
+@pytest.mark.slow
 def test_two_equal_views_weigh_the_codes_twice(deep):
     """Two copies of one view share a class: the same sweep as one view whose codes count twice."""
     plan, data, _, _ = deep

@@ -50,6 +50,7 @@ def test_gibbs_on_disk_draws_from_the_same_posterior(rows, on_disk):
     assert (error < 5 * spread * np.sqrt(2 / 300)).all()
 
 
+@pytest.mark.slow
 def test_svi_on_disk_reaches_the_optimum(rows, on_disk):
     exact = vmix.fit(MODEL, rows, engine=EM(), seed=0, init=start(rows))
     there = vmix.fit(MODEL, on_disk, engine=SVI(num_steps=400, batch_size=256), seed=0, init=start(rows))
