@@ -58,16 +58,19 @@ class Predictor:
 
     def responsibilities(self, *data: Any) -> np.ndarray:
         """q(c = k), shape (N, K), or (N, T, K) where the discrete site has steps; a datum's proportions without one."""
-        if self.num_components is None:
-            raise ProgramError(
-                f"program {self.plan.program.name} has no discrete site, so there are no components to predict"
-            )
+        self._check_components()
         return self._rows("_responsibilities", data)
 
     def shares(self, *data: Any) -> np.ndarray:
         """Expected share of these data in each component, at each draw of the globals, shape (draws, K)."""
-        self.responsibilities(*(a[:1] for a in data))  # refuses programs without components
+        self._check_components()
         return self._rows("_draw_shares", data).mean(0)
+
+    def _check_components(self) -> None:
+        if self.num_components is None:
+            raise ProgramError(
+                f"program {self.plan.program.name} has no discrete site, so there are no components to predict"
+            )
 
     def codes(self, *data: Any) -> np.ndarray:
         """Encoder means of the latents that the data hang on, flattened and joined, shape (N, latent_dim)."""

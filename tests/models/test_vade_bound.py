@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpyro import handlers
 
 import vmix
 from vmix.free_energy import evaluate
@@ -117,3 +118,14 @@ def test_learned_weights_stay_on_the_simplex(engine, setting):
     fit = vmix.fit(model, np.random.default_rng(1).random((40, PIXELS)), engine=engine, seed=0)
     assert fit.posterior["w"].min() > 0.0
     assert fit.posterior["w"].sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_uniform_weights_are_no_site_and_learned_ones_are():
+    x = np.random.default_rng(2).random((5, PIXELS)).astype(np.float32)
+    for weights, expected in (("uniform", False), ("learned", True)):
+        model = VaDE(num_components=K, latent_dim=DIM, hidden=(8,), covariance="diagonal", weights=weights)
+        trace = handlers.trace(handlers.seed(model.model, 0)).get_trace(x)
+        assert ("w" in trace) is expected
+    assert VaDE().recipe.views == 2 and VaDE(views=1).recipe.views == 1
+    with pytest.raises(ValueError, match='weights must be "learned" or "uniform", found \'even\''):
+        VaDE(weights="even")

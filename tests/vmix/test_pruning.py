@@ -67,3 +67,11 @@ def test_pruning_says_what_it_cannot_do(fit):
     other = vmix.fit(GaussianMixture(num_components=2), X, engine=EM(num_sweeps=2, tolerance=None), seed=0)
     with pytest.raises(TypeError, match="GaussianMixture cannot be pruned.*no method `pruned"):
         other.prune(X)
+
+
+def test_samples_of_one_component_after_another_are_its_own(small):
+    """All components share one compiled function."""
+    for k in range(small.num_components):
+        drawn = small.sample(200, component=k, seed=1)
+        spread = 5.0 / np.sqrt(200 * small.posterior["precision"][k])
+        assert (np.abs(drawn.mean(0) - small.posterior["loc"][k]) < spread).all()
