@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vmix.clustering import k_means
-from vmix.gaussian_pool import Pool, floors_of, gains, log_likelihood, log_weights_of, pooled, principal, union
+from vmix.gaussian_pool import WIDEST, Pool, floors_of, gains, log_likelihood, log_weights_of, pooled, principal, union
 
 OVER = 4
 SWEEPS = 40
@@ -88,13 +88,26 @@ def evidence_clusters(parts: tuple[Array, ...], most: int, *, key: Array) -> Arr
     num_rows = parts[0].shape[0]
     over = max(2, min(most, num_rows // _ROWS_EACH))
     fine, floors = _fine(narrow, over, key=keys[0])
-    numbers = 1 + sum(part.shape[1] * (part.shape[1] + 3) // 2 for part in narrow)
-    worth = min(num_rows, ROWS_WORTH // len(parts))
-    price = 0.5 * numbers * math.log(worth) * num_rows / worth
-    home = _merge(pooled(narrow, fine), 1, floors, price=price)[1]
+    home = _merge(pooled(narrow, fine), 1, floors, price=num_rows * price_of_a_component(parts))[1]
     shares = fine @ jax.nn.one_hot(home, over, dtype=fine.dtype)
     ordered = shares[:, jnp.argsort(-shares.sum(0))]
     return jnp.pad(ordered, ((0, 0), (0, most - over)))
+
+
+def price_of_a_component(parts: tuple[Array, ...]) -> float:
+    """What one more component has to bring, nats per datum.
+
+    Args:
+        parts: features, as for `merged_clusters`.
+
+    Example:
+        >>> round(price_of_a_component((jnp.zeros((1000, 2)),)), 4)
+        0.0207
+    """
+    widths = [min(part.shape[1], WIDEST) for part in parts]
+    numbers = 1 + sum(width * (width + 3) // 2 for width in widths)
+    worth = min(parts[0].shape[0], ROWS_WORTH // len(parts))
+    return 0.5 * numbers * math.log(worth) / worth
 
 
 def _fine(parts: tuple[Array, ...], over: int, *, key: Array) -> tuple[Array, tuple[Array, ...]]:

@@ -15,6 +15,7 @@ from vmix.assignments import expect
 from vmix.engine import Data, Start
 from vmix.first_responsibilities import View, features_of, first_shares, spread_statistics_of, stacked
 from vmix.log_joint import Batch, batch_terms, gather, guide_factors, state_log_weights
+from vmix.merging import price_of_a_component
 from vmix.plan import Plan
 from vmix.program import ProgramError
 from vmix.recipe import Recipe, Stage
@@ -84,7 +85,10 @@ def fit_mixture(
 def search(
     plan: Plan, data: Data, starts: list[Start], recipe: Recipe, *, key: Array, report: Callable = lambda *_: None
 ) -> tuple[list[Climbed], list[int]]:
-    """Where each start of the mixture comes to, and how many splits with merges it took; arguments as `fit_mixture`."""
+    """Where each start of the mixture comes to, and how many splits with merges it took; arguments as `fit_mixture`.
+
+    Where the number of clusters is asked of the evidence, each in use has its price taken off the objective.
+    """
     if len(starts) > 1 and not set(plan.latents) & set(plan.frames):
         name = plan.latents[0]
         reason = plan.reasons.get(name, "unknown")
@@ -93,6 +97,7 @@ def search(
     restarts, sweeps = _length(plan, recipe)
     batches = [mixture_batch(plan, data, start, key=key) for start in starts]
     views = stacked([View(s, dict(b.latents), dict(b.known or {})) for s, b in zip(starts, batches, strict=True)])
+    price = price_of_a_component(features_of(plan, views, batches[0])) if recipe.clusters == "evidence" else 0.0
     found, moves = [], []
     for i, k in enumerate(jax.random.split(jax.random.fold_in(key, 1), restarts)):
         first, spread = _first(plan, recipe.clusters)(k, views, batches[0])
@@ -101,7 +106,8 @@ def search(
         if searches and recipe.mixture_moves and can_move(plan):
             propose = partial(_proposer(plan), views, batches[0])
             run, taken = improve(run, climb, propose, moves=recipe.mixture_moves, sweeps=sweeps, key=k)
-        found.append(run)
+        used = jnp.unique(jnp.argmax(run.shares, 1)).size if price else 0
+        found.append(run._replace(objective=run.objective - price * used))
         moves.append(taken)
         if searches:
             report(_stage(plan, recipe), i + 1, restarts, max(r.value for r in found))

@@ -165,8 +165,10 @@ class GMM(Module):
         restarts = restarts or (0 if kept else self.restarts)
         if restarts:
             keys = jax.random.split(jax.random.key(seed), restarts)
-            found.append(_CLUSTER(self.plan_of(data.args[0].shape[1]), keys, data))
-        first = jnp.asarray([1.0] * kept + [FIRST_BETA] * restarts)
+            random = _CLUSTER(self.plan_of(data.args[0].shape[1]), keys, data)
+            # as many runs as later, with the last classes: the program is compiled once
+            found.append(random if kept else jnp.concatenate([random, random[:1]]))
+        first = jnp.asarray([1.0] * kept + [FIRST_BETA] * (sum(map(len, found)) - kept))
         return 0.999 * jnp.concatenate(found) + 0.001 / self.num_components, first
 
     def keep(self, climb: Climb) -> None:
