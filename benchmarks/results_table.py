@@ -105,7 +105,15 @@ def _rows(variant: str, runs: list[dict[str, Any]]) -> list[str]:
         worst = values.max() if name.startswith(SMALL_IS_GOOD) else values.min()
         spread = f"{values.std(ddof=1):.3g}" if len(values) > 1 else "-"
         rows.append(f"| {variant} | {name} | {_number(values.mean())} | {spread} | {_number(worst)} | {len(values)} |")
+    both = [(run["metrics"]["elbo"], run["metrics"]["accuracy"]) for run in runs if _has_both(run)]
+    if len(both) > 2:
+        r = np.corrcoef(np.array(both).T)[0, 1]
+        rows.append(f"| {variant} | correlation of elbo and accuracy over seeds | {r:.2f} | - | - | {len(both)} |")
     return rows
+
+
+def _has_both(run: dict[str, Any]) -> bool:
+    return {"elbo", "accuracy"} <= run["metrics"].keys()
 
 
 def _number(value: float) -> str:

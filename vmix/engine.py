@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vmix.log_joint import Expected
+from vmix.sharding import num_parts, split
 
 if TYPE_CHECKING:
     from vmix.plan import Plan
@@ -38,11 +39,20 @@ class Data(NamedTuple):
         """The rows at `index`."""
         labels = None if self.labels is None else {n: a[index] for n, a in self.labels.items()}
         known = None if self.known is None else {n: (t[index], h[index]) for n, (t, h) in self.known.items()}
-        return Data(tuple(a[index] for a in self.args), labels, known)
+        return split(Data(tuple(a[index] for a in self.args), labels, known))
 
     def rows(self, first: Array | int, size: int) -> Data:
-        """`size` rows from `first` on."""
-        return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, first, size), self)
+        """`size` rows from `first` on; over several devices as many from each, which stay where they are."""
+        parts = num_parts()
+        if parts == 1 or self.num_rows % parts or size % parts:
+            return split(jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, first, size), self))
+
+        def of(a: Array) -> Array:
+            apart = a.reshape(parts, -1, *a.shape[1:])
+            there = jax.lax.dynamic_slice_in_dim(apart, first // parts, size // parts, 1)
+            return there.reshape(size, *a.shape[1:])
+
+        return split(jax.tree.map(of, self))
 
 
 def sum_over_blocks(function: Callable[[Data], Any], data: Data, *, block_rows: int) -> Any:
@@ -56,6 +66,7 @@ def sum_over_blocks(function: Callable[[Data], Any], data: Data, *, block_rows: 
     Returns:
         The pytree summed over all rows.
     """
+    block_rows -= block_rows % num_parts()
     num_blocks, left = divmod(data.num_rows, block_rows)
     if num_blocks <= 1:
         return function(data)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jax import Array
+from jax.sharding import Mesh
 
 from vmix.checks import check_seed
 from vmix.door import (
@@ -39,6 +40,7 @@ from vmix.program import DISCRETE, GLOBAL, OBSERVED
 from vmix.progress import Progress
 from vmix.recipe import Recipe, Stage
 from vmix.results import Fit, History
+from vmix.sharding import check_mesh, over, placed, split, split_components
 from vmix.starting import make_start, recipe_of
 from vmix.streaming import Stream, is_streamed, sample_rows
 
@@ -69,6 +71,7 @@ def fit(
     missing: str | None = None,
     progress: bool | None = None,
     callback: Callable[[int, Callable[[], Fit]], None] | None = None,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Fit a program to data.
 
@@ -86,6 +89,8 @@ def fit(
         progress: whether to show a progress line; by default where standard error is a terminal.
         callback: called after every sweep or step with their number and a function that makes the fit so far:
             `callback=lambda n, fit: print(n, fit().score(x))`. What it makes is compiled anew each time.
+        mesh: devices that share the rows, `jax.make_mesh((8,), ("data",))`, and by a second axis the components. All
+            else is on each of them; statistics are sums, so the result is what one device finds, but for rounding.
 
     Returns:
         The fit.
@@ -108,29 +113,32 @@ def fit(
     check_engine(engine)
     if not (callback is None or callable(callback)):
         raise TypeError(f"callback must be a function of (number, make_fit), found {type(callback).__name__}")
-    arrays = check_arrays(data, missing=missing)
-    program = prepare(program, arrays)
-    keys = dict(zip(("plan", "start", "init"), jax.random.split(jax.random.key(seed), 3), strict=True))
-    plan = make_plan(program, arrays, key=keys["plan"], missing=missing is not None)
-    num_rows = arrays[0].shape[0]
-    check_components(plan, num_rows)
-    engine.check(plan, num_rows)
-    labels = join_messages(check_labels(plan, observed, num_rows), check_messages(plan, messages, num_rows))
-    stream = Stream(plan, engine, arrays, labels, seed=seed) if is_streamed(arrays) else None
-    held = hold(plan, arrays, labels) if stream is None else sample_rows(arrays, labels, seed=seed)
-    starts, stages = _starts(plan, engine, held, init, keys["start"], progress)
-    begin = jax.jit(lambda start, data, key: engine.init(plan, start, data, key=key))
-    states = _stack([begin(s, held, k) for s, k in zip(starts, _split(keys["init"], starts), strict=True)])
+    mesh = check_mesh(mesh)
+    with over(mesh):
+        arrays = check_arrays(data, missing=missing)
+        program = prepare(program, arrays)
+        keys = dict(zip(("plan", "start", "init"), jax.random.split(jax.random.key(seed), 3), strict=True))
+        plan = make_plan(program, arrays, key=keys["plan"], missing=missing is not None)
+        num_rows = arrays[0].shape[0]
+        check_components(plan, num_rows)
+        engine.check(plan, num_rows)
+        labels = join_messages(check_labels(plan, observed, num_rows), check_messages(plan, messages, num_rows))
+        stream = Stream(plan, engine, arrays, labels, seed=seed) if is_streamed(arrays) else None
+        held = hold(plan, arrays, labels) if stream is None else sample_rows(arrays, labels, seed=seed)
+        held = placed(held, mesh)
+        starts, stages = _starts(plan, engine, held, init, keys["start"], progress)
+        begin = jax.jit(lambda start, data, key: engine.init(plan, start, data, key=key))
+        states = _stack([begin(s, held, k) for s, k in zip(starts, _split(keys["init"], starts), strict=True)])
 
-    def finish(states: Any, history: History) -> Fit:
-        return _finish(plan, engine, states, history, stages, seed=seed, seconds=time.perf_counter() - began)
+        def finish(states: Any, history: History) -> Fit:
+            return _finish(plan, engine, states, history, stages, seed=seed, seconds=time.perf_counter() - began)
 
-    def each(done: int, states: Any, infos: list[Info]) -> None:
-        if callback is not None:
-            callback(done, lambda: finish(states, History(_joined(infos), False, False)))
+        def each(done: int, states: Any, infos: list[Info]) -> None:
+            if callback is not None:
+                callback(done, lambda: finish(states, History(_joined(infos), False, False)))
 
-    run = _Run(plan, engine, held, progress, stream, each=each if callback is not None else None)
-    return finish(*run(states))
+        run = _Run(plan, engine, held, progress, stream, each=each if callback is not None else None)
+        return finish(*run(states))
 
 
 def hold(plan: Plan, arrays: tuple, labels: dict[str, Array] | None) -> Data:
@@ -237,6 +245,7 @@ class _Run:
     def _chunk(self, states: Any, data: Data, schedule: Schedule, length: Array) -> tuple[Any, Info]:
         """`length` steps of every state; infos come in a buffer of MAX_CHUNK rows."""
         self.traces += 1
+        data = split(data)
         one = partial(self._one_chunk, data=data, schedule=schedule, length=length)
         if self.engine.num_states == 1:
             return jax.tree.map(lambda a: a[None], one(jax.tree.map(lambda a: a[0], states)))
@@ -252,6 +261,7 @@ class _Run:
 
         def body(i: Array, carry: tuple) -> tuple:
             state, buffer = carry
+            state = split_components(state, self.plan.layout.num_states)
             state, info = step(state, schedule=jax.tree.map(lambda a: a[i], schedule))
             return state, jax.tree.map(lambda b, v: b.at[i].set(v), buffer, info)
 

@@ -18,6 +18,7 @@ from jax import Array
 from vmix.engine import Data, Engine, Info, Partial, Schedule
 from vmix.plan import Plan
 from vmix.program import ProgramError
+from vmix.sharding import split
 
 CHUNK_BYTES = 64 << 20
 SAMPLE_ROWS = 20_000
@@ -86,7 +87,8 @@ class Stream:
         return self._advance(state, schedule)
 
     def _by_rows(self, engine: _Rows) -> _Advance:
-        step, num_rows = jax.jit(partial(engine.step_rows, self.plan)), self.arrays[0].shape[0]
+        step = jax.jit(lambda state, rows, schedule: engine.step_rows(self.plan, state, split(rows), schedule))
+        num_rows = self.arrays[0].shape[0]
 
         def advance(state: Any, schedule: Schedule) -> tuple[Any, Info]:
             size = min(engine.batch_size or num_rows, num_rows)
@@ -96,7 +98,8 @@ class Stream:
         return advance
 
     def _by_sweeps(self, engine: _Sweeps) -> _Advance:
-        reduce, apply = jax.jit(partial(engine.reduce, self.plan)), jax.jit(partial(engine.apply, self.plan))
+        reduce = jax.jit(lambda state, rows, *rest: engine.reduce(self.plan, state, split(rows), *rest))
+        apply = jax.jit(partial(engine.apply, self.plan))
 
         def advance(state: Any, schedule: Schedule) -> tuple[Any, Info]:
             total: Partial | None = None
