@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import chi2
 
 import vmix
-from vmix import fitting
+from vmix import driving, fitting
 from vmix.inference import EM, SVI, Gibbs
 
 
@@ -188,12 +188,12 @@ def fitted(case_name: str, engine_name: str) -> Fitted:
     """Fit a case once for all tests; engines share seed 0 and so the start."""
     case, runs = CASES[case_name](), []
 
-    class Recorded(fitting._Run):
+    class Recorded(driving.Run):
         def __init__(self, *args: object, **options: object) -> None:
             super().__init__(*args, **options)
             runs.append(self)
 
-    with patch.object(fitting, "_Run", Recorded):
+    with patch.object(fitting, "Run", Recorded):
         fit = vmix.fit(case.program, *case.data, engine=ENGINES[engine_name], seed=0)
     sampled = engine_name == "Gibbs"
     point = {name: value.mean(0) if sampled else value for name, value in fit.posterior.items()}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vmix.conformance import check_program
     from vmix.explaining import explain
     from vmix.fitting import fit
+    from vmix.many import fit_many
     from vmix.program import Program
     from vmix.results import Fit, load
 
@@ -33,13 +34,14 @@ _HOMES = {
     "check_program": "vmix.conformance",
     "explain": "vmix.explaining",
     "fit": "vmix.fitting",
+    "fit_many": "vmix.many",
     "load": "vmix.results",
 }
 _SUBMODULES = ("compose", "data", "distributions", "inference", "metrics", "models", "networks", "plots", "sequences")
 
 __all__ = [
-    "Fit", "Program", "__version__", "check_program", "compose", "data", "distributions", "explain", "fit", "inference",
-    "load", "metrics", "models", "networks", "plots", "sequences",
+    "Fit", "Program", "__version__", "check_program", "compose", "data", "distributions", "explain", "fit", "fit_many",
+    "inference", "load", "metrics", "models", "networks", "plots", "sequences",
 ]  # fmt: skip
 
 

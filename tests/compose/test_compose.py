@@ -221,6 +221,7 @@ def multimodal(cycle):
     return net, x, counts, labels
 
 
+@pytest.mark.slow
 def test_mixture_topics_and_chain_by_messages_are_the_joint_model(multimodal):
     net, x, counts, _ = multimodal
     gmm, mlda, mm = (net[n] for n in ("gmm", "mlda", "mm"))
@@ -243,12 +244,14 @@ def test_mixture_topics_and_chain_by_messages_are_the_joint_model(multimodal):
     np.testing.assert_allclose(beliefs["gmm"].value, joint.sum(1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_modalities_know_more_than_one(multimodal):
     net, x, counts, labels = multimodal
     assert net["mlda"].history["accuracy"][0] > net["gmm"].belief.value.max(1).mean() - 0.2
     assert net["mlda"].history["accuracy"][-1] > 0.97, "the chain tells the rest"
 
 
+@pytest.mark.slow
 def test_missing_modality_is_predicted_through_the_graph(multimodal):
     net, x, counts, labels = multimodal
     given = {"codes": x, "speech": None}

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 import vmix
-from vmix import fitting
+from vmix import driving, fitting
 from vmix.engine import annealing
 from vmix.fitting import ConvergenceWarning, FitError
 from vmix.inference import EM, SVI, Gibbs
@@ -83,7 +83,7 @@ def test_a_seed_gives_the_same_bits_under_every_engine(engine, planned):
 
 def test_chunks_follow_the_clock_and_the_result_does_not(planned, monkeypatch):
     fast = fit(EM())
-    monkeypatch.setattr(fitting, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(driving, "CHUNK_SECONDS", 0.0)
     assert_same(fast, fit(EM()))
 
 
@@ -127,7 +127,7 @@ def test_an_annealed_fit_ends_at_an_optimum_of_the_objective_itself(reference, p
 
 @pytest.mark.parametrize("good_chunks", [0, 2])
 def test_ctrl_c_returns_the_last_good_state(good_chunks, planned, monkeypatch):
-    kept, calls = fitting._kept, []
+    kept, calls = driving._kept, []
 
     def interrupted(*args):
         calls.append(args)
@@ -136,7 +136,7 @@ def test_ctrl_c_returns_the_last_good_state(good_chunks, planned, monkeypatch):
         return kept(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "_kept", interrupted)
+        patch.setattr(driving, "_kept", interrupted)
         partial = fit(EM(tolerance=None), init=START)
     done = len(partial.history["objective"])
     assert partial.interrupted and not partial.converged

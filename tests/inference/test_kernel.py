@@ -94,6 +94,7 @@ def test_posterior_mean_of_separated_components_is_conjugate_within_four_monte_c
         assert abs(draws.mean() - shape / scale) < 4 * error
 
 
+@pytest.mark.slow
 def test_a_warm_state_is_continued(counts):
     mcmc = MCMC(GibbsKernel(poisson_mixture, init="random"), num_warmup=5, num_samples=5, progress_bar=False)
     mcmc.warmup(jax.random.key(3), counts)

@@ -354,9 +354,8 @@ def test_samples_are_sequences(em):
     assert em.reconstruct(X).shape == X.shape
 
 
-@pytest.mark.parametrize(
-    "shape", [pytest.param((N, 1), marks=pytest.mark.slow), (1, T)], ids=["one step", "one sequence"]
-)
+@pytest.mark.parametrize("shape", [(N, 1), (1, T)], ids=["one step", "one sequence"])
+@pytest.mark.slow
 def test_the_smallest_shapes_fit(shape):
     x = X[: shape[0], : shape[1]]
     fit = vmix.fit(own_program, x, engine=FEW, seed=0)

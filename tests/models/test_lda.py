@@ -73,6 +73,7 @@ def test_svi_climbs_to_em_s_topics(em, documents):
     assert distance(fit.posterior["phi"], em.posterior["phi"]).max() < 0.05
 
 
+@pytest.mark.slow
 def test_gibbs_averages_near_the_topics(documents):
     engine = Gibbs(num_samples=100, num_warmup=100)
     fit = vmix.fit(LDA(num_components=K), documents[0][0], engine=engine, seed=0)

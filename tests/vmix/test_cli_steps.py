@@ -46,6 +46,7 @@ def fitted(table, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_run_has_a_line_for_every_row_and_metrics_by_row(fitted):
     assert (fitted / "labels.csv").read_text().count("\n") == 1 + 24
     assert json.loads((fitted / "metrics.json").read_text())["accuracy"] == 1
@@ -56,11 +57,13 @@ def test_run_has_a_line_for_every_row_and_metrics_by_row(fitted):
     }
 
 
+@pytest.mark.slow
 def test_predict_remembers_the_steps_and_gives_the_labels_of_the_run_again(fitted, table, capsys):
     assert run("predict", fitted, table, "--label-column", "state") == 0
     assert capsys.readouterr().out == (fitted / "labels.csv").read_text()
 
 
+@pytest.mark.slow
 def test_predict_takes_sequences_of_another_length(fitted, table, capsys):
     assert run("predict", fitted, table, "--label-column", "state", "--steps", "all") == 0
     assert capsys.readouterr().out == (fitted / "labels.csv").read_text()
@@ -68,6 +71,7 @@ def test_predict_takes_sequences_of_another_length(fitted, table, capsys):
     assert "24 rows cannot be cut into sequences of steps=7" in fails(capsys, *words)
 
 
+@pytest.mark.slow
 def test_report_remembers_the_steps(fitted, table, capsys, tmp_path):
     page = tmp_path / "again.html"
     assert run("report", fitted, "--data", table, "--label-column", "state", "--out", page) == 0

@@ -156,6 +156,7 @@ def test_a_wrong_gibbs_draw_is_caught(counts, monkeypatch):
     assert not result and "not left at its distribution" in result.failed[0].detail
 
 
+@pytest.mark.slow
 def test_a_wrong_m_step_is_caught(counts, monkeypatch):
     from vmix.inference import em
 

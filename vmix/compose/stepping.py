@@ -12,13 +12,13 @@ import numpy as np
 from jax import Array
 
 from vmix.door import prepare
+from vmix.driving import MAX_CHUNK, ConvergenceWarning, Run
 from vmix.engine import Data, Engine, Schedule, Start
-from vmix.fitting import MAX_CHUNK, ConvergenceWarning, _Run
 from vmix.plan import make_plan
 from vmix.starting import make_start, recipe_of
 
 
-class _Weighted(_Run):
+class _Weighted(Run):
     """A run in which the divergence from the prior has a weight of its own."""
 
     kl_weight = 1.0

@@ -1,0 +1,69 @@
+"""fit_many: each seed is the fit it would have been alone, and halving keeps the better half."""
+
+import numpy as np
+import pytest
+
+import vmix
+from vmix.inference import EM, Gibbs
+from vmix.models import GaussianMixture
+
+X = np.concatenate([np.random.default_rng(0).normal(m, 1.0, (60, 2)) for m in (-3, 0, 3)]).astype(np.float32)
+MODEL = GaussianMixture(num_components=4)
+ENGINE = EM(num_sweeps=24, tolerance=None)
+
+
+@pytest.fixture(scope="module")
+def fits():
+    return vmix.fit_many(MODEL, X, engine=ENGINE, seeds=[3, 0, 7, 5], init="random")
+
+
+def test_a_seed_is_the_fit_it_would_have_been_alone(fits):
+    alone = vmix.fit(MODEL, X, engine=ENGINE, seed=7, init="random")
+    assert [fit.seed for fit in fits] == [3, 0, 7, 5]
+    np.testing.assert_allclose(fits[2].posterior["loc"], alone.posterior["loc"], atol=1e-4)
+    np.testing.assert_allclose(fits[2].history["objective"], alone.history["objective"], atol=1e-4)
+    assert fits[2].settings == alone.settings
+    assert fits[2].score(X) == pytest.approx(alone.score(X), abs=1e-4)
+
+
+def test_seeds_differ(fits):
+    assert len({fit.history["objective"][0] for fit in fits}) == 4
+
+
+def test_halving_ends_the_lower_half_early_and_leaves_the_others_alone(fits):
+    halved = vmix.fit_many(MODEL, X, engine=ENGINE, seeds=[3, 0, 7, 5], init="random", halve_every=8)
+    lengths = [len(fit.history["objective"]) for fit in halved]
+    assert sorted(lengths) == [8, 8, 16, 24]
+    at_eight = [fit.history["objective"][7] for fit in fits]
+    assert {i for i, n in enumerate(lengths) if n > 8} == set(np.argsort(at_eight)[2:].tolist())
+    best = int(np.argmax(lengths))
+    np.testing.assert_allclose(halved[best].posterior["loc"], fits[best].posterior["loc"], atol=1e-4)
+
+
+def test_a_halved_fit_predicts_and_is_kept(fits, tmp_path):
+    fits[0].save(tmp_path / "one")
+    again = vmix.load(tmp_path / "one", program=MODEL.with_data(X))
+    np.testing.assert_array_equal(again.predict(X), fits[0].predict(X))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"seeds": []}, "at least one and all different"),
+        ({"seeds": [1, 1]}, "at least one and all different"),
+        ({"seeds": [0.5]}, "seed"),
+        ({"seeds": [0], "halve_every": 0}, "halve_every"),
+        ({"seeds": [0], "engine": EM(restarts=2)}, "restarts=1"),
+        ({"seeds": [0], "engine": Gibbs(num_chains=2)}, "num_chains=1"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        vmix.fit_many(MODEL, X, **{"engine": ENGINE, **options})
+
+
+def test_data_on_disk_are_refused_with_the_way_out(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    kept = np.load(tmp_path / "x.npy", mmap_mode="r")
+    with pytest.raises(ValueError, match="use vmix.fit for each seed"):
+        vmix.fit_many(MODEL, kept, engine=ENGINE, seeds=[0, 1])

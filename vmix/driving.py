@@ -1,0 +1,224 @@
+"""The loop around an engine's steps: chunks of about a tenth of a second, compiled once.
+
+Between chunks it draws the progress line, watches for NaN, judges the stopping rule and takes Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from jax import Array
+
+from vmix.engine import Data, Engine, Info, Schedule, Start, annealing
+from vmix.log_joint import guide_factors, model_sites
+from vmix.plan import Plan
+from vmix.program import DISCRETE, GLOBAL
+from vmix.progress import Progress
+from vmix.results import History
+from vmix.sharding import split, split_components
+from vmix.streaming import Stream
+
+CHUNK_SECONDS = 0.1
+MAX_CHUNK = 64
+JUDGE_EVERY = 16
+_CORNERS = ("Dirichlet", "Beta")
+SIDE_BY_SIDE = 4_000_000
+
+
+class FitError(FloatingPointError):
+    """The objective is not finite; the message names the site and the step."""
+
+
+class ConvergenceWarning(UserWarning):
+    """The fit used all its sweeps before the objective settled."""
+
+
+class Run:
+    """The chunked loop: compiled once, called until the steps are done."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        engine: Engine,
+        data: Data,
+        progress: bool | None,
+        stream: Stream | None = None,
+        *,
+        each: Callable[[int, Any, list[Info]], None] | None = None,
+    ) -> None:
+        self.plan, self.engine, self.data, self.progress, self.each = plan, engine, data, progress, each
+        self.anneal = annealing(engine.anneal)
+        # only full-data sweeps without networks are judged: the others' objectives are noisy
+        exact = not plan.params and not getattr(engine, "batch_size", None)
+        self.tolerance = engine.tolerance if exact else None
+        # at fixed sweeps: chunks follow the clock, and the result must not
+        self.judged = MAX_CHUNK if self.tolerance is None else JUDGE_EVERY
+        self.traces = 0
+        self.chunk = jax.jit(self._chunk) if stream is None else partial(self._streamed, stream)
+
+    def __call__(self, states: Any, first: int = 0, last: int | None = None) -> tuple[Any, History]:
+        """Run from step `first` to step `last` or the end, to convergence, or to Ctrl-C."""
+        total = self.engine.num_steps_total if last is None else min(last, self.engine.num_steps_total)
+        infos: list[Info] = []
+        done, length, converged, interrupted = first, 1, False, False
+        with Progress(total, self.engine.step_name, enabled=self.progress) as bar:
+            while done < total and not converged:
+                length = min(length, total - done, self.judged - done % self.judged)
+                try:
+                    began = time.perf_counter()
+                    new, info = self.chunk(states, self.data, self._schedule(done), length)
+                    info = _kept(info, length)
+                    seconds = time.perf_counter() - began
+                except KeyboardInterrupt:
+                    interrupted = True
+                    break
+                self._watch(info, states, done)
+                states = new
+                infos.append(info)
+                done += length
+                bar.update(done, float(np.max(info.objective[:, -1])), "nats per datum")
+                length = 1 if self.each is not None else _next_length(length, seconds, first=len(infos) == 1)
+                converged = self._converged(infos, done)
+                if self.each is not None and not self._called(done, states, infos):
+                    interrupted = True
+                    break
+        if total == self.engine.num_steps_total and not converged and not interrupted:
+            self._warn()
+        return states, History(joined(infos), converged, interrupted)
+
+    def _called(self, done: int, states: Any, infos: list[Info]) -> bool:
+        """Call back; whether it ran to its end (False after Ctrl-C)."""
+        try:
+            self.each(done, states, infos)  # type: ignore[misc]
+        except KeyboardInterrupt:
+            return False
+        return True
+
+    def _chunk(self, states: Any, data: Data, schedule: Schedule, length: Array) -> tuple[Any, Info]:
+        """`length` steps of every state; infos come in a buffer of MAX_CHUNK rows."""
+        self.traces += 1
+        data = split(data)
+        one = partial(self._one_chunk, data=data, schedule=schedule, length=length)
+        if self.engine.num_states == 1:
+            return jax.tree.map(lambda a: a[None], one(jax.tree.map(lambda a: a[0], states)))
+        work = data.num_rows * max(self.plan.layout.num_states, 1) * self.engine.num_states
+        side_by_side = work <= SIDE_BY_SIDE and not self.plan.params
+        return jax.vmap(one)(states) if side_by_side else jax.lax.map(one, states)
+
+    def _one_chunk(self, state: Any, *, data: Data, schedule: Schedule, length: Array) -> tuple[Any, Info]:
+        step = partial(self.engine.step, self.plan, data=data)
+        first = jax.tree.map(lambda a: a[0], schedule)
+        shapes = jax.eval_shape(lambda s: step(s, schedule=first)[1], state)
+        buffer = jax.tree.map(lambda a: jnp.zeros((MAX_CHUNK, *a.shape), a.dtype), shapes)
+
+        def body(i: Array, carry: tuple) -> tuple:
+            state, buffer = carry
+            state = split_components(state, self.plan.layout.num_states)
+            state, info = step(state, schedule=jax.tree.map(lambda a: a[i], schedule))
+            return state, jax.tree.map(lambda b, v: b.at[i].set(v), buffer, info)
+
+        return jax.lax.fori_loop(0, length, body, (state, buffer))
+
+    def _streamed(self, stream: Stream, states: Any, data: Data, schedule: Schedule, length: int) -> tuple[Any, Info]:
+        """`length` steps of every state over data on disk."""
+        ends, infos = [], []
+        for i in range(self.engine.num_states):
+            state, steps = jax.tree.map(lambda a, i=i: a[i], states), []
+            for j in range(length):
+                state, info = stream.step(state, jax.tree.map(lambda a, j=j: a[j], schedule))
+                steps.append(info)
+            ends.append(state)
+            infos.append(stacked(steps))
+        return stacked(ends), stacked(infos)
+
+    def _schedule(self, done: int) -> Schedule:
+        warmup = getattr(self.engine, "kl_warmup", None)
+        steps = jnp.arange(done, done + MAX_CHUNK)
+        kl = jnp.clip((steps + 1) / warmup, 0.0, 1.0) if warmup else jnp.ones(MAX_CHUNK)
+        return Schedule(self.anneal.values(done, MAX_CHUNK), kl)
+
+    def _converged(self, infos: list[Info], done: int) -> bool:
+        """Whether no state's objective rose by more than the tolerance over the last sweeps."""
+        if self.tolerance is None or done < self.anneal.steps + 4 or done % self.judged:
+            return False
+        tail = np.concatenate([info.objective for info in infos[-4:]], 1)[:, -4:]
+        noise = 8 * np.finfo(tail.dtype).eps * np.abs(tail).max()
+        return bool(np.all(np.abs(np.diff(tail, axis=1)) < max(self.tolerance, noise)))
+
+    def _watch(self, info: Info, states: Any, done: int) -> None:
+        """Stop at the first objective that is not finite, if it is so for every state."""
+        finite = np.isfinite(info.objective)
+        if finite.all(1).any():
+            return
+        step = done + int(np.argmin(finite[0]))
+        estimate = self.engine.estimate_of(self.plan, jax.tree.map(lambda a: a[0], states))
+        with numpyro.validation_enabled(False):  # NumPyro would refuse the parameter that is to be named
+            reason = culprit(self.plan, estimate, self.data)
+        raise FitError(f"the objective is not finite at {self.engine.step_name} {step}: {reason}")
+
+    def _warn(self) -> None:
+        if self.tolerance is not None:
+            warnings.warn(
+                f"{self.engine.name} used all {self.engine.num_steps_total} {self.engine.step_name}s before the "
+                f"objective settled within {self.tolerance:g} nats per datum; raise num_sweeps",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+
+def culprit(plan: Plan, start: Start, data: Data) -> str:
+    """Which site's log density is not finite at the last good state, in words."""
+    size = min(data.num_rows, 2_000) if not plan.per_datum else data.num_rows
+    args = tuple(a[:size] for a in data.args)
+    latents, _ = guide_factors(plan, start.params, args, key=jax.random.key(0))  # any key: a diagnosis
+    bad_global = [name for name, value in start.globals.items() if not bool(jnp.isfinite(value).all())]
+    if bad_global:
+        return f"site {bad_global[0]!r} itself is not finite"
+    for name in plan.globals:
+        at = model_sites(plan, start.globals, latents, start.params, args)[name]
+        if not bool(jnp.isfinite(at["fn"].log_prob(at["value"])).all()) and plan.sites[name].family in _CORNERS:
+            instead = 'EM(per_datum="mean-field")' if name in plan.per_datum else 'EM(estimate="ml")'
+            return (
+                f"site {name!r} has reached the edge of its support, where its prior density is not finite, so there "
+                f"is no mode: raise its concentration, or use Gibbs(), SVI() or {instead}"
+            )
+    for name, site in model_sites(plan, start.globals, latents, start.params, args).items():
+        log_prob = np.asarray(site["fn"].log_prob(site["value"]))
+        hard = plan.sites[name].role not in (GLOBAL, DISCRETE) and np.isneginf(log_prob).all()
+        if np.isnan(log_prob).any() or hard:
+            rows = np.unique(np.argwhere(~np.isfinite(log_prob))[:, -1])[:5].tolist() if log_prob.ndim else []
+            return (
+                f"site {name!r} has a log density that is not finite (rows {rows}); check its data and scale, or lower "
+                "the learning rate"
+            )
+    return "every site's log density was finite before this step; lower the learning rate, or standardise the data"
+
+
+def joined(infos: list[Info]) -> Info | None:
+    """The infos of chunks that followed each other."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts, 1), *infos) if infos else None
+
+
+def _kept(info: Info, length: int) -> Info:
+    """The steps that ran, on the host (which waits for them)."""
+    return jax.device_get(jax.tree.map(lambda a: a[:, :length], info))
+
+
+def _next_length(length: int, seconds: float, *, first: bool) -> int:
+    """Chunks of about a tenth of a second; the first chunk's time is compilation and says nothing."""
+    if first:
+        return 1
+    return int(np.clip(length * CHUNK_SECONDS / max(seconds, 1e-5), 1, min(4 * length, MAX_CHUNK)))
+
+
+def stacked(states: list[Any]) -> Any:
+    """Several states as one, with the states in front."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)

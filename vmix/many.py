@@ -1,0 +1,142 @@
+"""`vmix.fit_many`: one program fitted from many seeds at once, and fewer of them as it goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vmix.checks import check_positive_int, check_seed
+from vmix.door import check_engine
+from vmix.driving import Run, joined
+from vmix.engine import Engine, Info
+from vmix.fitting import Task, begin, prepare_task
+from vmix.recipe import Recipe, Stage
+from vmix.results import Fit, History
+
+
+class _Going(NamedTuple):
+    """The seeds that still run, their states, and what happened to each until now."""
+
+    seeds: list[int]
+    states: Any
+    infos: dict[int, list[Info]]
+
+
+def fit_many(
+    program: Any,
+    *data: Any,
+    engine: Engine,
+    seeds: Sequence[int],
+    init: Recipe | str | Mapping[str, Any] | None = None,
+    observed: Mapping[str, Any] | None = None,
+    messages: Mapping[str, Any] | None = None,
+    missing: str | None = None,
+    progress: bool | None = None,
+    halve_every: int | None = None,
+) -> list[Fit]:
+    """Fit a program from several seeds in one compiled loop.
+
+    The program is planned once, with the first seed; each seed has the start and the random numbers that `vmix.fit`
+    would give it. Small fits run side by side (`vmap`), large ones and those with networks one after another.
+
+    Args:
+        program: a NumPyro function of the data arrays, or a record with `model` (and `guide`).
+        *data: arrays with N rows each, in memory.
+        engine: with `restarts=1` and, for Gibbs, `num_chains=1`: the seeds take their place.
+        seeds: whole numbers, all different.
+        init: where each begins, as for `vmix.fit`.
+        observed: known values of discrete sites, as for `vmix.fit`.
+        messages: log potentials from elsewhere, as for `vmix.fit`.
+        missing: "nan" to read NaN in the data as missing.
+        progress: whether to show progress lines; by default where standard error is a terminal.
+        halve_every: after each so many steps the half with the lower objective ends there (successive halving); None
+            runs all to the end.
+
+    Returns:
+        A fit for each seed, in their order; `seconds` is the time of all. A seed that ended early has a shorter history
+        and `converged=False`.
+
+    Raises:
+        ValueError: for data or options that cannot be used.
+        FitError: if every seed's objective becomes NaN or infinite.
+
+    Example:
+        >>> import numpy as np, vmix
+        >>> from vmix.inference import EM
+        >>> from vmix.models import GaussianMixture
+        >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, (50, 2)) for m in (-4, 4)])
+        >>> fits = vmix.fit_many(GaussianMixture(num_components=2), x, engine=EM(), seeds=range(3))
+        >>> [fit.seed for fit in fits]
+        [0, 1, 2]
+    """
+    began = time.perf_counter()
+    seeds = _checked(seeds, engine, halve_every)
+    task = prepare_task(program, data, engine, seeds[0], observed=observed, messages=messages, missing=missing)
+    if task.stream is not None:
+        raise ValueError("fit_many takes data in memory, found a memory-mapped array: use vmix.fit for each seed")
+    begun, stages = [], dict[int, list[Stage]]()
+    for seed in seeds:
+        states, stages[seed] = begin(task, engine, init, seed, progress)
+        begun.append(states)
+    states = jax.tree.map(lambda *parts: jnp.concatenate(parts), *begun)
+    going, done, ended = _Going(seeds, states, {seed: [] for seed in seeds}), 0, dict[int, tuple[Any, History]]()
+    while going.seeds:
+        last = None if halve_every is None or len(going.seeds) == 1 else done + halve_every
+        going, done, finished = _rung(task, engine, going, done, last, progress)
+        ended |= finished
+    estimate = jax.jit(partial(engine.estimate_of, task.plan))
+    seconds = time.perf_counter() - began
+    return [
+        Fit.build(task.plan, engine, estimate(state), history, stages[seed], seed=seed, seconds=seconds)
+        for seed, (state, history) in ((seed, ended[seed]) for seed in seeds)
+    ]
+
+
+def _rung(
+    task: Task, engine: Engine, going: _Going, done: int, last: int | None, progress: bool | None
+) -> tuple[_Going, int, dict[int, tuple[Any, History]]]:
+    """Run up to a step; who goes on, the step, and the last state and history of who does not."""
+    run = Run(task.plan, replace(engine, restarts=len(going.seeds)), task.data, progress)
+    states, history = run(going.states, done, last)
+    steps = 0
+    if history.info is not None:
+        steps = history.info.objective.shape[1]
+        for i, seed in enumerate(going.seeds):
+            going.infos[seed].append(jax.tree.map(lambda a, i=i: a[i : i + 1], history.info))
+    done += steps
+    over = history.converged or history.interrupted or done >= engine.num_steps_total
+    finals = np.nan_to_num(history.finals(), nan=-np.inf)
+    order = [] if over else sorted(np.argsort(-finals)[: -(-len(going.seeds) // 2)].tolist())
+    ended = {}
+    for i, seed in enumerate(going.seeds):
+        if i not in order:
+            told = History(joined(going.infos[seed]), history.converged, history.interrupted)
+            ended[seed] = (jax.tree.map(lambda a, i=i: a[i], states), told)
+    kept = np.asarray(order, int)
+    left = _Going([going.seeds[i] for i in order], jax.tree.map(lambda a: a[kept], states), going.infos)
+    return left, done, ended
+
+
+def _checked(seeds: Sequence[int], engine: Engine, halve_every: int | None) -> list[int]:
+    """The seeds as a list of different whole numbers."""
+    check_engine(engine)
+    if engine.num_states != 1:
+        raise ValueError(
+            f"fit_many runs one state a seed, found {type(engine).__name__} with {engine.num_states} restarts or "
+            "chains; use restarts=1 and num_chains=1, and more seeds"
+        )
+    if halve_every is not None:
+        check_positive_int(halve_every, "halve_every")
+    found = list(seeds)
+    for seed in found:
+        check_seed(seed)
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"seeds must be whole numbers, at least one and all different, found {found}")
+    return found
