@@ -17,6 +17,7 @@ from vmix.compilation import avoid_lapack_deadlock
 if TYPE_CHECKING:
     from vmix import compose, data, distributions, inference, metrics, models, networks, plots, sequences
     from vmix.conformance import check_program
+    from vmix.diagnosing import diagnose
     from vmix.explaining import explain
     from vmix.fitting import fit
     from vmix.many import fit_many
@@ -32,6 +33,7 @@ _HOMES = {
     "Fit": "vmix.results",
     "Program": "vmix.program",
     "check_program": "vmix.conformance",
+    "diagnose": "vmix.diagnosing",
     "explain": "vmix.explaining",
     "fit": "vmix.fitting",
     "fit_many": "vmix.many",
@@ -40,8 +42,8 @@ _HOMES = {
 _SUBMODULES = ("compose", "data", "distributions", "inference", "metrics", "models", "networks", "plots", "sequences")
 
 __all__ = [
-    "Fit", "Program", "__version__", "check_program", "compose", "data", "distributions", "explain", "fit", "fit_many",
-    "inference", "load", "metrics", "models", "networks", "plots", "sequences",
+    "Fit", "Program", "__version__", "check_program", "compose", "data", "diagnose", "distributions", "explain", "fit",
+    "fit_many", "inference", "load", "metrics", "models", "networks", "plots", "sequences",
 ]  # fmt: skip
 
 

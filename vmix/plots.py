@@ -219,14 +219,14 @@ class Summary(NamedTuple):
 
     Attributes:
         predicted: most probable component of every row (every step), shape (N,); None without components.
-        certainty: probability of that component, shape (N,); None likewise.
+        shares: responsibilities, shape (N, K); None likewise.
         latent: encoder's latent of every row, shape (N, latent_dim); None where there is none.
         rows: the rows that scatters show, evenly spaced, shape (min(N, 2000),).
         points: their places on two principal axes of the latent, or of the data, shape (len(rows), 2).
     """
 
     predicted: np.ndarray | None
-    certainty: np.ndarray | None
+    shares: np.ndarray | None
     latent: np.ndarray | None
     rows: np.ndarray
     points: np.ndarray
@@ -243,14 +243,14 @@ def summarise(fit: Fit, data: np.ndarray) -> Summary:
         The `Summary` of the fit on these rows.
     """
     fit, data, _ = as_rows(fit, data)
-    predicted = certainty = None
+    predicted = shares = None
     if fit.num_components is not None:
-        probs = np.asarray(fit.predict_proba(data))
-        predicted, certainty = probs.argmax(1), probs.max(1)
+        shares = np.asarray(fit.predict_proba(data))
+        predicted = shares.argmax(1)
     latent = np.asarray(fit.transform(data)) if fit.has_latent else None
     rows = np.unique(np.linspace(0, len(data) - 1, min(len(data), MAX_POINTS)).astype(int))
     shown = latent[rows] if latent is not None else np.asarray(data[rows]).reshape(len(rows), -1)
-    return Summary(predicted, certainty, latent, rows, pca_2d(shown))
+    return Summary(predicted, shares, latent, rows, pca_2d(shown))
 
 
 class ConfusionTable(NamedTuple):

@@ -19,6 +19,7 @@ import numpy as np
 from markupsafe import Markup
 
 from vmix import plots
+from vmix.diagnosing import mixing_of_sites, of_codes, of_components, of_draws, of_history, word
 from vmix.steps import as_rows, describe_rows, reconstruct_rows
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _context(
     traces = np.atleast_2d(np.asarray(history["objective"], dtype=np.float64))
     unit = history.get("unit", "nats per datum")
     scatters = _scatters(summary, labels)
-    figures = {"objective": _objective_figure(traces, history, _word(fit))} | {
+    figures = {"objective": _objective_figure(traces, history, word(fit))} | {
         s["id"]: s.pop("figure") for s in scatters
     }
     components = _components(fit, data, labels, summary)
@@ -142,7 +143,7 @@ def _context(
         "step_name": history.get("step_name", "step"),
         "last": f"{traces[0, -1]:.4f}" if traces.size else None,
         "num_steps": f"{traces.shape[1]:,}",
-        "word": _word(fit),
+        "word": word(fit),
         "num_traces": min(len(traces), MAX_TRACES),
         "stages": [_stage(stage) for stage in history.get("stages") or []],
         "scatters": scatters,
@@ -154,7 +155,7 @@ def _context(
         "all_shown": len(components) < MAX_COMPONENTS,
         "samples": None if components else _samples(fit, data),
         "confusion": _confusion(labels, summary.predicted),
-        "checks": _checks(fit, traces, unit, summary),
+        "checks": _checks(fit, summary),
         "diagnostics": _diagnostics(fit),
         "command": fit.environment.get("command"),
         "environment": _flatten({k: v for k, v in fit.environment.items() if k != "command"} | {"seed": fit.seed}),
@@ -224,8 +225,8 @@ def _objective_figure(traces: np.ndarray, history: Mapping[str, Any], word: str)
 def _scatters(summary: plots.Summary, labels: np.ndarray | None) -> list[dict[str, Any]]:
     """One scatter by component and one by label, whichever there are; plain where there is neither."""
     hover = [f"row {row}" for row in summary.rows]
-    if summary.predicted is not None and summary.certainty is not None:
-        pairs = zip(hover, summary.predicted[summary.rows], summary.certainty[summary.rows], strict=True)
+    if summary.predicted is not None and summary.shares is not None:
+        pairs = zip(hover, summary.predicted[summary.rows], summary.shares[summary.rows].max(1), strict=True)
         hover = [f"{text}<br>component {c}, probability {p:.3f}" for text, c, p in pairs]
     if labels is not None:
         hover = [f"{text}<br>label {html.escape(str(y))}" for text, y in zip(hover, labels[summary.rows], strict=True)]
@@ -327,74 +328,20 @@ def _confusion(labels: np.ndarray | None, predicted: np.ndarray | None) -> dict[
     return {"components": table.components.tolist(), "rows": rows}
 
 
-def _checks(fit: Fit, traces: np.ndarray, unit: str, summary: plots.Summary) -> list[dict[str, Any]]:
-    """What speaks for the result and what against it, one sentence each."""
-    found = [_settled(fit, traces[0], unit)]
-    restarts = fit.history.get("restarts")
-    if restarts is not None and len(restarts) > 1:
-        ends = np.sort(np.asarray(restarts, dtype=np.float64))[::-1]
-        near = int((ends > ends[0] - 0.01).sum())
-        text = f"{near} of {len(ends)} {_word(fit)}s ended within 0.01 {unit} of the best"
-        text += f" ({ends[0]:.4f}; worst {ends[-1]:.4f})."
-        found.append((near > 1, text))
-    if summary.predicted is not None and summary.certainty is not None:
-        counts = np.bincount(summary.predicted, minlength=fit.num_components or 0)
-        held = counts[counts > 0]
-        empty = ", ".join(str(k) for k in np.flatnonzero(counts == 0)[:20])
-        text = f"Components hold {held.min():,} to {held.max():,} rows. "
-        text += f"No row is assigned to {int((counts == 0).sum())} of them: {empty}." if empty else "None is empty."
-        found.append((not empty, text))
-        sure = float((summary.certainty > 0.9).mean())
-        found.append((sure > 0.5, f"In {sure:.0%} of the rows one component has more than 0.9 of the probability."))
-    return [{"good": good, "text": text} for good, text in found]
-
-
-def _settled(fit: Fit, trace: np.ndarray, unit: str) -> tuple[bool, str]:
-    """Whether the objective came to rest: the stopping rule says so, or its last tenth drifts less than it varies."""
-    if trace.size == 0:
-        return False, "Interrupted before the first step: these are the starting values."
-    tail = trace[-max(2, trace.size // 10) :]
-    half = tail.size // 2
-    drift = float(tail[half:].mean() - tail[:half].mean()) if half else 0.0
-    moved = f"over the last {tail.size} values the objective drifted by {drift:+.2g} {unit}"
-    if fit.interrupted:
-        return False, f"Interrupted after {trace.size:,} steps; {moved}."
-    ended = (
-        "The stopping rule was met"
-        if fit.converged
-        else "Every step asked for was used; no stopping rule ended the fit"
-    )
-    return fit.converged or abs(drift) < max(0.01, float(tail.std())), f"{ended}; {moved}."
+def _checks(fit: Fit, summary: plots.Summary) -> list[dict[str, Any]]:
+    """What speaks for the result and what against it, one sentence each, with the way out."""
+    found = [*of_history(fit), *of_draws(fit)]
+    if summary.shares is not None:
+        found += of_components(summary.shares)
+    if summary.latent is not None:
+        found.append(of_codes(summary.latent))
+    return [{"good": one.good, "text": one.text if one.good else f"{one.text} Try: {one.remedy}."} for one in found]
 
 
 def _diagnostics(fit: Fit) -> list[dict[str, str]]:
     """Worst split r-hat and effective sample size of each site, where the posterior is made of draws."""
-    num_chains = _num_chains(fit)
-    if num_chains is None:
-        return []
-    from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
-
     rows = []
-    for site, values in fit.posterior.items():
-        draws = np.asarray(values) if num_chains > 1 else np.asarray(values)[None]
-        if draws.shape[1] < 4 or not np.issubdtype(draws.dtype, np.floating) or draws[0, 0].size > 5_000:
-            continue
-        with np.errstate(all="ignore"):  # a constant entry, such as a simplex of one, has no variance to compare
-            r_hat, ess = np.ravel(split_gelman_rubin(draws)), np.ravel(effective_sample_size(draws))
-        r_hat, ess = r_hat[np.isfinite(r_hat)], ess[np.isfinite(ess)]
-        shown = (f"{r_hat.max():.3f}" if r_hat.size else "constant", f"{ess.min():,.0f}" if ess.size else "constant")
-        rows.append({"site": site, "shape": str(draws.shape[2:]), "r_hat": shown[0], "ess": shown[1]})
+    for site, shape, r_hat, ess in mixing_of_sites(fit):
+        shown = ("constant" if r_hat is None else f"{r_hat:.3f}", "constant" if ess is None else f"{ess:,.0f}")
+        rows.append({"site": site, "shape": str(shape), "r_hat": shown[0], "ess": shown[1]})
     return rows
-
-
-def _word(fit: Fit) -> str:
-    """What the objective's several traces are."""
-    return "chain" if (_num_chains(fit) or 1) > 1 else "restart"
-
-
-def _num_chains(fit: Fit) -> int | None:
-    """Number of chains, or None where the posterior holds no draws."""
-    if fit.engine_name != "Gibbs":
-        return None
-    found = [value for name, value in _flatten(fit.settings) if name.rsplit(".")[-1] == "num_chains"]
-    return int(found[0]) if found else 1

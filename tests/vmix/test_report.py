@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vmix import report, runs
+from vmix.diagnosing import settled
 
 NASTY = "<script>alert(1)</script>"
 
@@ -190,7 +191,7 @@ def test_report_survives_an_objective_that_is_not_finite(rows, tmp_path):
     ("trace", "good"), [(np.linspace(-50, -3, 200), False), (-3 + np.random.default_rng(0).normal(size=200), True)]
 )
 def test_report_tells_an_objective_that_still_climbs_from_one_that_only_varies(rows, trace, good):
-    assert report._settled(FakeFit(rows[0], converged=False), trace, "nats per datum")[0] == good
+    assert settled(FakeFit(rows[0], converged=False), trace, "nats per datum")[0] == good
 
 
 def test_report_survives_an_interrupt_before_the_first_step(rows, tmp_path):
