@@ -112,6 +112,7 @@ def fit(
     out: Path,
     engine: EngineName = "em",
     overwrite: bool = False,
+    checkpoint: Path | None = None,
     source: Source = Source(),
     choice: Choice = Choice(),
 ) -> int:
@@ -123,6 +124,7 @@ def fit(
         out: folder of the run; an earlier run in it is replaced.
         engine: svi, em or gibbs.
         overwrite: write into a folder that holds other things than a run.
+        checkpoint: folder in which the fit leaves its state every minute; the same command goes on from there.
         source: which rows to read.
         choice: options of the model and of the engine.
     """
@@ -132,11 +134,12 @@ def fit(
     program, method = _build(model, engine, choice)
     dataset = _load(source)
     images = _cut(dataset.images, source.steps, program)
-    result = vmix.fit(program, images, engine=method, seed=seed)
+    result = vmix.fit(program, images, engine=method, seed=seed, checkpoint=checkpoint)
     found = write_run(result, out, data=images, labels=_names(dataset), command=_command(), steps=source.steps)
     _print_results(found, out / "report.html")
     if result.interrupted:
-        _complain("interrupted: what was learnt until then is saved")
+        way_on = "; the same command goes on from there" if checkpoint else ""
+        _complain(f"interrupted: what was learnt until then is saved{way_on}")
         return 130
     return 0
 

@@ -23,6 +23,7 @@ from vmix.plan import Plan
 from vmix.program import DISCRETE, GLOBAL
 from vmix.progress import Progress
 from vmix.results import History
+from vmix.resuming import Keeper
 from vmix.sharding import split, split_components
 from vmix.streaming import Stream
 
@@ -53,7 +54,9 @@ class Run:
         stream: Stream | None = None,
         *,
         each: Callable[[int, Any, list[Info]], None] | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
+        self.stream, self.keeper = stream, keeper
         self.plan, self.engine, self.data, self.progress, self.each = plan, engine, data, progress, each
         self.anneal = annealing(engine.anneal)
         # only full-data sweeps without networks are judged: the others' objectives are noisy
@@ -64,10 +67,12 @@ class Run:
         self.traces = 0
         self.chunk = jax.jit(self._chunk) if stream is None else partial(self._streamed, stream)
 
-    def __call__(self, states: Any, first: int = 0, last: int | None = None) -> tuple[Any, History]:
-        """Run from step `first` to step `last` or the end, to convergence, or to Ctrl-C."""
+    def __call__(
+        self, states: Any, first: int = 0, last: int | None = None, *, before: Info | None = None
+    ) -> tuple[Any, History]:
+        """Run from step `first` to step `last` or the end, to convergence, or to Ctrl-C; `before` is what happened."""
         total = self.engine.num_steps_total if last is None else min(last, self.engine.num_steps_total)
-        infos: list[Info] = []
+        infos: list[Info] = [] if before is None else [before]
         done, length, converged, interrupted = first, 1, False, False
         with Progress(total, self.engine.step_name, enabled=self.progress) as bar:
             while done < total and not converged:
@@ -87,12 +92,22 @@ class Run:
                 bar.update(done, float(np.max(info.objective[:, -1])), "nats per datum")
                 length = 1 if self.each is not None else _next_length(length, seconds, first=len(infos) == 1)
                 converged = self._converged(infos, done)
+                if self.keeper is not None and self.keeper.due():
+                    self.keep(states, infos, done)
                 if self.each is not None and not self._called(done, states, infos):
                     interrupted = True
                     break
+        if self.keeper is not None:
+            self.keep(states, infos, done, converged=converged)
         if total == self.engine.num_steps_total and not converged and not interrupted:
             self._warn()
         return states, History(joined(infos), converged, interrupted)
+
+    def keep(self, states: Any, infos: list[Info], done: int, *, converged: bool = False) -> None:
+        """Leave the state in the keeper's folder."""
+        stream = None if self.stream is None else self.stream.generator.bit_generator.state
+        assert self.keeper is not None
+        self.keeper.keep(states, joined(infos), done, converged=converged, stream=stream)
 
     def _called(self, done: int, states: Any, infos: list[Info]) -> bool:
         """Call back; whether it ran to its end (False after Ctrl-C)."""
@@ -150,6 +165,8 @@ class Run:
         if self.tolerance is None or done < self.anneal.steps + 4 or done % self.judged:
             return False
         tail = np.concatenate([info.objective for info in infos[-4:]], 1)[:, -4:]
+        if tail.shape[1] < 4:
+            return False
         noise = 8 * np.finfo(tail.dtype).eps * np.abs(tail).max()
         return bool(np.all(np.abs(np.diff(tail, axis=1)) < max(self.tolerance, noise)))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -37,7 +38,8 @@ from vmix.pretraining import first_values
 from vmix.program import OBSERVED
 from vmix.progress import Progress
 from vmix.recipe import Recipe, Stage
-from vmix.results import Fit, History
+from vmix.results import Fit, History, settings_of
+from vmix.resuming import Keeper, described_start, fingerprint
 from vmix.sharding import check_mesh, over, placed
 from vmix.starting import make_start, recipe_of
 from vmix.streaming import Stream, is_streamed, sample_rows
@@ -59,6 +61,8 @@ def fit(
     progress: bool | None = None,
     callback: Callable[[int, Callable[[], Fit]], None] | None = None,
     mesh: Mesh | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = 60.0,
 ) -> Fit:
     """Fit a program to data.
 
@@ -78,6 +82,9 @@ def fit(
             `callback=lambda n, fit: print(n, fit().score(x))`. What it makes is compiled anew each time.
         mesh: devices that share the rows, `jax.make_mesh((8,), ("data",))`, and by a second axis the components. All
             else is on each of them; statistics are sums, so the result is what one device finds, but for rounding.
+        checkpoint: a folder in which the fit leaves its state as it goes. The same call goes on from there, to the
+            same bits on the same device, however it was ended; when it has ended it gives the fit at once.
+        checkpoint_every: seconds between two saves, at least.
 
     Returns:
         The fit.
@@ -106,7 +113,9 @@ def fit(
             program, data, engine, seed, observed=observed, messages=messages, missing=missing, mesh=mesh
         )
         plan, held = task.plan, task.data
-        states, stages = begin(task, engine, init, seed, progress)
+        keeper = _keeper(checkpoint, checkpoint_every, task, engine, init, seed, (observed, messages, missing))
+        kept = None if keeper is None else keeper.found(_like(task, engine, seed))
+        states, stages = (kept.states, kept.stages) if kept else begin(task, engine, init, seed, progress)
 
         def finish(states: Any, history: History) -> Fit:
             return _finish(plan, engine, states, history, stages, seed=seed, seconds=time.perf_counter() - began)
@@ -115,8 +124,51 @@ def fit(
             if callback is not None:
                 callback(done, lambda: finish(states, History(joined(infos), False, False)))
 
-        run = Run(plan, engine, held, progress, task.stream, each=each if callback is not None else None)
+        run = Run(plan, engine, held, progress, task.stream, each=each if callback else None, keeper=keeper)
+        if kept is not None:
+            if task.stream is not None:
+                task.stream.generator.bit_generator.state = kept.stream or {}
+            if kept.converged:
+                return finish(states, History(kept.info, True, False))
+            return finish(*run(states, kept.done, before=kept.info))
+        if keeper is not None:
+            keeper.stages = stages
+            run.keep(states, [], 0)
         return finish(*run(states))
+
+
+def _keeper(
+    folder: str | Path | None, every: float, task: Task, engine: Engine, init: Any, seed: int, factors: tuple
+) -> Keeper | None:
+    """The folder to keep the state in, under the name of this very fit."""
+    if folder is None:
+        return None
+    if not (isinstance(every, int | float) and every >= 0):
+        raise ValueError(f"checkpoint_every must be seconds of at least 0, found {every!r}")
+    plan, (observed, messages, missing) = task.plan, factors
+    data = task.data.args if task.stream is None else task.stream.arrays
+    identity = {
+        "program": plan.program.name,
+        "settings": settings_of(plan.program.source),
+        "sites": [[site.name, site.role, site.family, list(site.shape)] for site in plan.sites.values()],
+        "engine": engine.name,
+        "options": settings_of(engine),
+        "seed": seed,
+        "data": fingerprint(data),
+        "start": described_start(init),
+        "observed": described_start(observed),
+        "messages": described_start(messages),
+        "missing": missing,
+    }
+    return Keeper(folder, every, identity)
+
+
+def _like(task: Task, engine: Engine, seed: int) -> Any:
+    """The structure of an engine's states."""
+    key = jax.random.key(seed)
+    start = first_values(task.plan, key=key, from_prior=False)
+    shape = jax.eval_shape(lambda start, data: engine.init(task.plan, start, data, key=key), start, task.data)
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct((engine.num_states, *a.shape), a.dtype), shape)
 
 
 class Task(NamedTuple):

@@ -106,7 +106,7 @@ class Fit:
             plan.program.name,
             engine.name,
             seed,
-            {"model": _settings(plan.program.source), "engine": _settings(engine)},
+            {"model": settings_of(plan.program.source), "engine": settings_of(engine)},
             posterior,
             _history_record(engine, history, stages),
             history.converged,
@@ -115,7 +115,7 @@ class Fit:
             describe_environment(),
             explain_plan(plan, engine),
             jax.tree.map(np.asarray, estimate.params),
-            Predictor(plan, predictive, estimate.params, per_datum=_treatment(_settings(engine))),
+            Predictor(plan, predictive, estimate.params, per_datum=_treatment(settings_of(engine))),
             plan,
         )
 
@@ -378,7 +378,7 @@ def _history_record(engine: Engine, history: History, stages: list[Stage]) -> di
     return record
 
 
-def _settings(source: Any) -> dict[str, Any]:
+def settings_of(source: Any) -> dict[str, Any]:
     """The JSON-able fields of a record; what is not JSON-able by its repr; nothing for functions."""
     if not is_dataclass(source) or isinstance(source, type):
         return {}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,8 +41,8 @@ def calls(monkeypatch):
     """Put the toys in place of models, engines and the driver; returns what the driver was called with."""
     seen = []
 
-    def fit(program, images, *, engine, seed):
-        seen.append((program, engine, seed, images.shape))
+    def fit(program, images, *, engine, seed, checkpoint):
+        seen.append((program, engine, seed, images.shape) + ((checkpoint,) if checkpoint else ()))
         return FakeFit(images, k=program.num_components, seed=seed)
 
     entry = SimpleNamespace(name="ToyMixture", load=lambda: ToyMixture)
@@ -128,13 +129,21 @@ def test_error_of_the_library_is_shown_without_a_traceback(calls, capsys, monkey
 
 
 def test_interrupt_that_the_driver_survives_saves_the_run_and_exits_130(calls, capsys, monkeypatch, tmp_path):
-    def fit(program, images, *, engine, seed):
+    def fit(program, images, **options):
         return FakeFit(images, converged=False, interrupted=True)
 
     monkeypatch.setitem(vars(vmix), "fit", fit)
-    assert run("fit", "ToyMixture", "--limit", 50, "--seed", 0, "--out", tmp_path) == 130
+    words = ["fit", "ToyMixture", "--limit", 50, "--seed", 0, "--out", tmp_path]
+    assert run(*words) == 130
     assert (tmp_path / "report.html").exists()
-    assert "saved" in capsys.readouterr().err
+    assert "saved\n" in capsys.readouterr().err
+    assert run(*words, "--checkpoint", tmp_path / "state") == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+
+
+def test_checkpoint_is_passed_on(calls, tmp_path):
+    assert run("fit", "ToyMixture", "--limit", 50, "--seed", 0, "--out", tmp_path, "--checkpoint", "state") == 0
+    assert calls[0][4] == Path("state")
 
 
 def test_interrupt_before_there_is_a_fit_exits_130(calls, monkeypatch, tmp_path):

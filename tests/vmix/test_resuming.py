@@ -1,0 +1,169 @@
+"""A fit that was ended goes on from its folder, to the same bits; and says why where it cannot."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import vmix
+from vmix import checkpoint
+from vmix.checkpoint import CheckpointCorrupt
+from vmix.inference import EM, SVI, Gibbs
+from vmix.models import VAE, GaussianMixture
+
+X = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+X[:30] += 4.0
+MODEL = GaussianMixture(num_components=2)
+ENGINE = EM(num_sweeps=12, tolerance=None)
+ENGINES = [
+    ENGINE,
+    pytest.param(Gibbs(num_samples=8, num_warmup=8), marks=pytest.mark.slow),
+    pytest.param(SVI(num_steps=20, batch_size=20, restarts=2), marks=pytest.mark.slow),
+]
+
+
+def stop_at(step):
+    def stop(number, _):
+        if number == step:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def assert_same_bits(one, other):
+    np.testing.assert_array_equal(one.history["objective"], other.history["objective"])
+    for name, value in one.posterior.items():
+        np.testing.assert_array_equal(value, other.posterior[name])
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The folder of an EM fit that was ended after five sweeps."""
+    folder = tmp_path_factory.mktemp("stopped")
+    fit = vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=folder, callback=stop_at(5))
+    assert fit.interrupted and len(fit.history["objective"]) == 5
+    return folder
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
+def test_a_fit_that_was_ended_goes_on_to_the_same_bits(engine, tmp_path):
+    vmix.fit(MODEL, X, engine=engine, seed=0, checkpoint=tmp_path, checkpoint_every=0, callback=stop_at(5))
+    went_on = vmix.fit(MODEL, X, engine=engine, seed=0, checkpoint=tmp_path)
+    alone = vmix.fit(MODEL, X, engine=engine, seed=0)
+    assert not went_on.interrupted
+    assert_same_bits(went_on, alone)
+    assert_same_bits(vmix.fit(MODEL, X, engine=engine, seed=0, checkpoint=tmp_path), alone)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 1}, "seed: 0, now 1"),
+        ({"engine": EM(num_sweeps=13, tolerance=None)}, "options: .*now .*13"),
+        ({"init": "random"}, "start: None, now random"),
+        ({"data": X + 1}, r"data: .*\(60, 2\) float32"),
+        ({"model": GaussianMixture(num_components=3)}, "settings: "),
+    ],
+)
+def test_another_fit_is_told_what_differs(stopped, change, named):
+    options = {"engine": ENGINE, "seed": 0, "checkpoint": stopped} | change
+    model, data = options.pop("model", MODEL), options.pop("data", X)
+    with pytest.raises(ValueError, match=f"state of another fit .*{named}.*give another folder"):
+        vmix.fit(model, data, **options)
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
+    checkpoint.save(tmp_path, {"a": np.zeros(2)}, {})
+    with pytest.raises(ValueError, match="holds something else"):
+        vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path)
+    assert checkpoint.load(tmp_path)[0]["a"].shape == (2,)
+
+
+def test_a_flipped_bit_is_found(stopped, tmp_path):
+    for file in stopped.iterdir():
+        raw = bytearray(file.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        (tmp_path / file.name).write_bytes(raw)
+    with pytest.raises(CheckpointCorrupt):
+        vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path)
+
+
+def test_a_full_disk_is_told_and_the_fit_goes_on(tmp_path, monkeypatch):
+    save, saves = checkpoint.save, []
+
+    def full(*args):
+        saves.append(args)
+        if len(saves) > 1:
+            raise OSError(28, "No space left on device")
+        save(*args)
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.warns(UserWarning, match="No space left on device.*the fit goes on"):
+        fit = vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path, checkpoint_every=0)
+    assert len(fit.history["objective"]) == 12
+    tree, config = checkpoint.load(tmp_path)
+    assert config["done"] == 0 and tree["info"] is None
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_the_first_step(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError):
+        vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path / "file" / "state")
+
+
+def test_seconds_below_zero_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="checkpoint_every must be seconds"):
+        vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path, checkpoint_every=-1)
+
+
+KILLED = """
+import sys, numpy as np, vmix
+from vmix.compilation import compile_everything_quickly
+compile_everything_quickly()
+from vmix.inference import EM
+from vmix.models import GaussianMixture
+x = np.random.default_rng(0).normal(size=(4000, 8)).astype(np.float32)
+options = {"checkpoint": sys.argv[1], "checkpoint_every": 0} if sys.argv[1] else {}
+print("begun", flush=True)
+fit = vmix.fit(GaussianMixture(num_components=8), x, engine=EM(num_sweeps=600, tolerance=None), seed=0, **options)
+np.savez(sys.argv[2], objective=fit.history["objective"], **fit.posterior)
+"""
+
+
+@pytest.mark.slow
+def test_a_fit_that_is_killed_again_and_again_ends_at_the_same_bits(tmp_path):
+    run = [sys.executable, "-c", KILLED]
+    subprocess.run([*run, "", str(tmp_path / "alone.npz")], check=True)
+    waits, kills = np.random.default_rng(1).uniform(0.0, 1.0, 20), 0
+    for wait in waits:
+        process = subprocess.Popen([*run, str(tmp_path / "state"), str(tmp_path / "killed.npz")])
+        while not (tmp_path / "state" / "manifest.json").exists() and process.poll() is None:
+            time.sleep(0.01)
+        before = (tmp_path / "state" / "manifest.json").stat().st_mtime_ns
+        while process.poll() is None and (tmp_path / "state" / "manifest.json").stat().st_mtime_ns == before:
+            time.sleep(0.01)  # until it has gone on by a save
+        time.sleep(wait)
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    else:
+        subprocess.run([*run, str(tmp_path / "state"), str(tmp_path / "killed.npz")], check=True)
+    assert kills > 0
+    alone, killed = (np.load(tmp_path / name) for name in ("alone.npz", "killed.npz"))
+    for name in alone.files:
+        np.testing.assert_array_equal(alone[name], killed[name])
+
+
+@pytest.mark.slow
+def test_networks_and_their_optimiser_are_kept(tmp_path):
+    x = (np.random.default_rng(0).uniform(size=(64, 9)) < 0.4).astype(np.float32)
+    model, engine = VAE(latent_dim=2, hidden=(8,)), SVI(num_steps=30, batch_size=16)
+    vmix.fit(model, x, engine=engine, seed=0, checkpoint=tmp_path, callback=stop_at(7))
+    went_on, alone = (vmix.fit(model, x, engine=engine, seed=0, checkpoint=c) for c in (tmp_path, None))
+    np.testing.assert_array_equal(went_on.history["objective"], alone.history["objective"])
+    np.testing.assert_array_equal(went_on.transform(x), alone.transform(x))

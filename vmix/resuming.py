@@ -1,0 +1,137 @@
+"""A fit that leaves its state in a folder as it goes, and goes on from there.
+
+What is kept is the engine's state, the history, and who it is of: program, data, engine, seed and start. The same call
+goes on where it was, to the same bits on the same device; another call is told what differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vmix import checkpoint
+from vmix.engine import Info
+from vmix.recipe import Recipe, Stage
+
+_KIND = "state of a fit"
+_SAMPLED = 1_000
+
+
+class Kept(NamedTuple):
+    """What was found in the folder: as a run had it after step `done`."""
+
+    states: Any
+    info: Info | None
+    done: int
+    converged: bool
+    stages: list[Stage]
+    stream: dict[str, Any] | None
+
+
+class Keeper:
+    """The folder of one fit.
+
+    Args:
+        folder: where the state is kept; made when missing.
+        every: seconds between two saves, at least.
+        identity: whose state it is, JSON-able.
+    """
+
+    def __init__(self, folder: str | Path, every: float, identity: Mapping[str, Any]) -> None:
+        self.folder, self.every = Path(folder), every
+        self.identity = checkpoint.jsonable(identity)
+        self.stages: list[Stage] = []
+        self._last = 0.0
+
+    def found(self, like: Any) -> Kept | None:
+        """What was kept before, if anything.
+
+        Args:
+            like: states of the same structure, shapes or arrays.
+
+        Raises:
+            ValueError: if the folder holds something else, or the state of another fit.
+            vmix.checkpoint.CheckpointCorrupt: if a file was damaged.
+        """
+        if not (self.folder / checkpoint.MANIFEST).exists():
+            return None
+        tree, config = checkpoint.load(self.folder)
+        if config.get("kind") != _KIND:
+            raise ValueError(f"checkpoint={str(self.folder)!r} holds something else: give a folder of its own")
+        there = config["identity"]
+        differ = [name for name, value in self.identity.items() if there.get(name) != value]
+        if differ:
+            shown = "; ".join(
+                f"{name}: {_short(there.get(name))}, now {_short(self.identity[name])}" for name in differ
+            )
+            raise ValueError(
+                f"checkpoint={str(self.folder)!r} holds the state of another fit ({shown}): give another folder, or "
+                "remove this one"
+            )
+        leaves, structure = jax.tree.flatten(like)
+        if len(leaves) != len(tree["states"]):
+            raise ValueError(f"checkpoint={str(self.folder)!r} is of another version of the engine: remove it")
+        self.stages = [Stage(*stage) for stage in config["stages"]]
+        states = jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in tree["states"]])
+        info = None if tree["info"] is None else Info(**tree["info"])
+        return Kept(states, info, config["done"], config["converged"], self.stages, config["stream"])
+
+    def due(self) -> bool:
+        """Whether it is time for another save."""
+        return time.monotonic() - self._last >= self.every
+
+    def keep(
+        self, states: Any, info: Info | None, done: int, *, converged: bool, stream: Mapping[str, Any] | None
+    ) -> None:
+        """Save the state; a disk that is full is told of, and the fit goes on.
+
+        Raises:
+            OSError: at the very beginning, when nothing is lost yet.
+        """
+        tree = {"states": jax.tree.leaves(states), "info": None if info is None else info._asdict()}
+        config = {"kind": _KIND, "identity": self.identity, "done": done, "converged": converged, "stream": stream}
+        try:
+            checkpoint.save(self.folder, tree, config | {"stages": [list(stage) for stage in self.stages]})
+        except OSError as error:
+            if not done:
+                raise
+            warnings.warn(
+                f"the state could not be kept in {str(self.folder)!r} ({error}); the fit goes on, and what was kept "
+                "before is whole",
+                stacklevel=2,
+            )
+        self._last = time.monotonic()
+
+
+def fingerprint(arrays: tuple) -> list[str]:
+    """Shape, kind and a hash of each array; of data on disk the hash of a thousand of its rows."""
+    found = []
+    for array in arrays:
+        rows = np.asarray(array)
+        if isinstance(array, np.memmap):
+            rows = np.asarray(array[np.unique(np.linspace(0, len(array) - 1, _SAMPLED).astype(int))])
+        digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()[:16]
+        found.append(f"{tuple(array.shape)} {array.dtype} {digest}")
+    return found
+
+
+def described_start(init: Any) -> Any:
+    """What `init` says, JSON-able."""
+    if isinstance(init, Recipe):
+        return init.__dict__
+    if isinstance(init, Mapping):
+        return {name: fingerprint((np.asarray(value),))[0] for name, value in init.items()}
+    return init
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) < 80 else f"{text[:77]}..."
