@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import vmix
+from vmix import mixture_start
 from vmix.distortion import distorted
 from vmix.door import prepare
 from vmix.engine import Data, Start
@@ -17,7 +18,7 @@ from vmix.inference import EM
 from vmix.log_joint import Batch, batch_terms
 from vmix.merging import evidence_clusters, merged_clusters
 from vmix.metrics import accuracy
-from vmix.mixture_start import climb, evidence, fit_mixture
+from vmix.mixture_start import Climbed, climb, evidence, fit_mixture
 from vmix.models import GaussianMixture, VaDE
 from vmix.plan import make_plan
 from vmix.program import ProgramError
@@ -164,6 +165,26 @@ def test_moves_are_taken_where_they_raise_the_objective_and_the_stage_says_so(de
     assert moved.objective[0] >= plain.objective[0]
     assert "up to 2 splits with merges" in describe(plan, moving)[1]
     assert "splits" not in plain.note
+
+
+@pytest.mark.parametrize(("clusters", "kept"), [("random", -10.0), ("evidence", -10.1)])
+def test_where_the_number_is_open_each_cluster_in_use_has_its_price(deep, monkeypatch, clusters, kept):
+    """Of two starts the one with three clusters is likelier by 0.1; a third one costs 6 / 2 log(120) / 120 = 0.12."""
+    plan, data, recipe, labels = deep
+    ends = iter([(-10.0, labels), (-10.1, np.minimum(labels, 1))])
+
+    def climbed(*_):
+        objective, found = next(ends)
+        globals_ = {name: value[None] for name, value in plan.initial.items()}
+        return Climbed(globals_, jnp.asarray(objective), jax.nn.one_hot(jnp.asarray(found), 3))
+
+    monkeypatch.setattr(mixture_start, "_first", lambda *_: lambda *_: (None, {}))
+    monkeypatch.setattr(mixture_start, "_climber", lambda _: climbed)
+    options = replace(recipe, views=1, clusters=clusters, mixture_restarts=2)
+    _, stage = fit_mixture(plan, data, [Start(dict(plan.initial), plan.params)], options, key=KEY)
+    price = 3.0 * np.log(120) / 120 if clusters == "evidence" else 0.0
+    used = 2 if clusters == "evidence" else 3
+    assert stage.objective[0] == pytest.approx(kept - price * used, abs=1e-5)
 
 
 def test_views_need_codes_that_compress(deep):
