@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import vmix
+from vmix.driving import Run
+from vmix.engine import Info, annealing
 from vmix.inference import EM, Gibbs
 from vmix.models import GaussianMixture
 
@@ -67,3 +69,11 @@ def test_data_on_disk_are_refused_with_the_way_out(tmp_path):
     kept = np.load(tmp_path / "x.npy", mmap_mode="r")
     with pytest.raises(ValueError, match="use vmix.fit for each seed"):
         vmix.fit_many(MODEL, kept, engine=ENGINE, seeds=[0, 1])
+
+
+def test_one_sweep_of_a_rung_is_not_judged():
+    run = Run.__new__(Run)
+    run.tolerance, run.judged, run.anneal = 1e-6, 16, annealing(None)
+    steady = [Info(np.full((1, 1), -2.0), {}, {})]
+    assert not run._converged(steady, 16)
+    assert run._converged(4 * steady, 16)
