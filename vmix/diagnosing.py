@@ -87,15 +87,6 @@ def diagnose(fit: Fit, *data: ArrayLike, held_out: ArrayLike | tuple[ArrayLike, 
 
     Raises:
         TypeError: for a fit without data.
-
-    Example:
-        >>> import numpy as np, vmix
-        >>> from vmix.inference import EM
-        >>> from vmix.models import GaussianMixture
-        >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, (50, 2)) for m in (-4, 4)])
-        >>> fit = vmix.fit(GaussianMixture(num_components=2), x, engine=EM(), seed=0)
-        >>> vmix.diagnose(fit, x).warnings
-        ()
     """
     if not data:
         raise TypeError("diagnose needs the data that the fit is looked at on: vmix.diagnose(fit, x)")
@@ -167,6 +158,10 @@ def of_components(shares: np.ndarray) -> list[Finding]:
 
     Args:
         shares: responsibilities, shape (N, K).
+
+    Example:
+        >>> [finding.good for finding in of_components(np.eye(3)[[0, 1, 0]])]
+        [False, True, True]
     """
     num = shares.shape[1]
     counts = np.bincount(shares.argmax(1), minlength=num)

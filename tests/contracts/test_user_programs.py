@@ -41,7 +41,9 @@ def test_score_is_at_least_that_of_the_truth(name, engine):
     assert fit.score(*case.data) > truth.per_datum(*case.data).mean() - 0.01
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if (n, "EM") in DEFAULT else pytest.mark.slow) for n in CASES]
+)
 def test_em_never_lowers_log_joint(name):
     objective = fitted(name, "EM").fit.history["objective"].astype(float)
     assert len(objective) > 3

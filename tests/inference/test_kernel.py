@@ -50,6 +50,7 @@ def vectorized(counts):
     return mcmc
 
 
+@pytest.mark.slow
 def test_chains_one_after_another_give_draws_in_numpyros_shapes(sequential):
     assert sequential.get_samples()["rate"].shape == (2 * DRAWS, 2)
     grouped = sequential.get_samples(group_by_chain=True)
@@ -57,6 +58,7 @@ def test_chains_one_after_another_give_draws_in_numpyros_shapes(sequential):
     assert sequential.get_extra_fields()["gibbs.assignments"].shape == (2 * DRAWS, 100)
 
 
+@pytest.mark.slow
 def test_observed_assignments_are_never_redrawn(sequential):
     assignments = np.asarray(sequential.get_extra_fields()["gibbs.assignments"])
     assert (assignments[:, 0] == 1).all() and (assignments[:, 99] == 0).all()
@@ -75,6 +77,7 @@ def test_summary_prints_every_global(vectorized, capsys):
     assert "rate[0]" in printed and "w[1]" in printed and "r_hat" in printed
 
 
+@pytest.mark.slow
 def test_arviz_reads_the_chains(sequential):
     import arviz_base
 

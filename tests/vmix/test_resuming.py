@@ -1,5 +1,6 @@
 """A fit that was ended goes on from its folder, to the same bits; and says why where it cannot."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,11 +19,6 @@ X = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
 X[:30] += 4.0
 MODEL = GaussianMixture(num_components=2)
 ENGINE = EM(num_sweeps=12, tolerance=None)
-ENGINES = [
-    ENGINE,
-    pytest.param(Gibbs(num_samples=8, num_warmup=8), marks=pytest.mark.slow),
-    pytest.param(SVI(num_steps=20, batch_size=20, restarts=2), marks=pytest.mark.slow),
-]
 
 
 def stop_at(step):
@@ -48,12 +44,29 @@ def stopped(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
-def test_a_fit_that_was_ended_goes_on_to_the_same_bits(engine, tmp_path):
+@pytest.fixture(scope="module")
+def alone():
+    return vmix.fit(MODEL, X, engine=ENGINE, seed=0)
+
+
+def test_a_fit_that_was_ended_goes_on_to_the_same_bits(stopped, alone, tmp_path):
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    went_on = vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path)
+    assert not went_on.interrupted
+    assert_same_bits(went_on, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "engine",
+    [Gibbs(num_samples=8, num_warmup=8), SVI(num_steps=20, batch_size=20, restarts=2), EM(num_sweeps=200)],
+    ids=lambda engine: engine.name,
+)
+def test_every_engine_goes_on_and_what_has_ended_is_given_at_once(engine, tmp_path):
     vmix.fit(MODEL, X, engine=engine, seed=0, checkpoint=tmp_path, checkpoint_every=0, callback=stop_at(5))
     went_on = vmix.fit(MODEL, X, engine=engine, seed=0, checkpoint=tmp_path)
     alone = vmix.fit(MODEL, X, engine=engine, seed=0)
-    assert not went_on.interrupted
+    assert went_on.converged == alone.converged
     assert_same_bits(went_on, alone)
     assert_same_bits(vmix.fit(MODEL, X, engine=engine, seed=0, checkpoint=tmp_path), alone)
 
