@@ -185,6 +185,7 @@ def deep():
     return net, x, labels
 
 
+@pytest.mark.slow
 def test_means_from_the_mixture_draw_the_codes_of_a_class_together(deep, tmp_path):
     net, x, labels = deep
     assert net["gmm"].history["accuracy"][-1] > 0.95
@@ -195,6 +196,7 @@ def test_means_from_the_mixture_draw_the_codes_of_a_class_together(deep, tmp_pat
     assert (tmp_path / "module001_vae" / "z_round02.png").exists()
 
 
+@pytest.mark.slow
 def test_saved_vae_recognises_and_decodes(deep, tmp_path):
     net, x, labels = deep
     net.save(tmp_path / "deep")

@@ -75,6 +75,7 @@ def test_posterior_moments_equal_those_of_nuts(name):
         assert np.abs(z).max() < 4.0, (site, z)
 
 
+@pytest.mark.slow
 def test_draws_pass_numpyro_s_diagnostics():
     posterior = fitted("HalfNormal scales", "Gibbs").fit.posterior
     for site, values in summary({n: v[None] for n, v in posterior.items()}, group_by_chain=True).items():

@@ -64,6 +64,7 @@ def test_observed_assignments_are_never_redrawn(sequential):
     assert (assignments[:, 0] == 1).all() and (assignments[:, 99] == 0).all()
 
 
+@pytest.mark.slow
 def test_chains_side_by_side_differ_and_find_both_components(vectorized):
     rate = np.sort(vectorized.get_samples(group_by_chain=True)["rate"], -1)
     assert rate.shape == (3, DRAWS, 2)
@@ -71,6 +72,7 @@ def test_chains_side_by_side_differ_and_find_both_components(vectorized):
     np.testing.assert_allclose(rate.mean((0, 1)), [3.0, 25.0], rtol=0.15)
 
 
+@pytest.mark.slow
 def test_summary_prints_every_global(vectorized, capsys):
     vectorized.print_summary()
     printed = capsys.readouterr().out
@@ -87,6 +89,7 @@ def test_arviz_reads_the_chains(sequential):
     assert tree["observed_data"]["x"].shape == (100,)
 
 
+@pytest.mark.slow
 def test_posterior_mean_of_separated_components_is_conjugate_within_four_monte_carlo_errors(vectorized, counts):
     # ordered rates are far apart, so each label's posterior is near the conjugate one of its own counts
     low, high = counts[counts < 12], counts[counts >= 12]
