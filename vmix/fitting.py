@@ -39,7 +39,7 @@ from vmix.program import OBSERVED
 from vmix.progress import Progress
 from vmix.recipe import Recipe, Stage
 from vmix.results import Fit, History, settings_of
-from vmix.resuming import Keeper, described_start, fingerprint
+from vmix.resuming import Keeper, density_digest, described_start, fingerprint
 from vmix.sharding import check_mesh, over, placed
 from vmix.starting import make_start, recipe_of
 from vmix.streaming import Stream, is_streamed, sample_rows
@@ -151,6 +151,7 @@ def _keeper(
         "program": plan.program.name,
         "settings": settings_of(plan.program.source),
         "sites": [[site.name, site.role, site.family, list(site.shape)] for site in plan.sites.values()],
+        "log density": density_digest(plan),
         "engine": engine.name,
         "options": settings_of(engine),
         "seed": seed,

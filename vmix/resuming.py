@@ -19,6 +19,9 @@ import numpy as np
 
 from vmix import checkpoint
 from vmix.engine import Info
+from vmix.enumeration import fill_missing
+from vmix.plan import Plan
+from vmix.program import trace_sites
 from vmix.recipe import Recipe, Stage
 
 _KIND = "state of a fit"
@@ -121,6 +124,19 @@ def fingerprint(arrays: tuple) -> list[str]:
         digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()[:16]
         found.append(f"{tuple(array.shape)} {array.dtype} {digest}")
     return found
+
+
+def density_digest(plan: Plan) -> str:
+    """A hash of the program's log density as it is traced, constants and all: a function has no settings to compare."""
+    rows = tuple(fill_missing(a) if plan.missing else a for a in plan.template)
+
+    def densities(key: jax.Array) -> dict[str, jax.Array]:
+        sites = trace_sites(plan.program.model, rows, key=key, values={})
+        return {name: s["fn"].log_prob(s["value"]).sum() for name, s in sites.items() if s["type"] == "sample"}
+
+    traced = jax.make_jaxpr(densities)(jax.random.key(0))
+    consts = [np.asarray(c).tobytes() for c in traced.consts if not jnp.issubdtype(c.dtype, jax.dtypes.prng_key)]
+    return hashlib.sha256(b"".join([str(traced.jaxpr).encode(), *consts])).hexdigest()[:16]
 
 
 def described_start(init: Any) -> Any:

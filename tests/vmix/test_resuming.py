@@ -6,7 +6,10 @@ import subprocess
 import sys
 import time
 
+import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 
 import vmix
@@ -86,6 +89,32 @@ def test_another_fit_is_told_what_differs(stopped, change, named):
     model, data = options.pop("model", MODEL), options.pop("data", X)
     with pytest.raises(ValueError, match=f"state of another fit .*{named}.*give another folder"):
         vmix.fit(model, data, **options)
+
+
+def spread(scale):
+    def program(x):
+        w = numpyro.sample("w", dist.Dirichlet(jnp.ones(2)))
+        with numpyro.plate("components", 2):
+            loc = numpyro.sample("loc", dist.Normal(0.0, scale))
+        with numpyro.plate("data", x.shape[0]):
+            numpyro.sample("x", dist.Normal(loc[numpyro.sample("c", dist.Categorical(w))], 1.0), obs=x)
+
+    return program
+
+
+def test_a_function_with_another_prior_is_another_program(tmp_path):
+    vmix.fit(spread(5.0), X[:, 0], engine=ENGINE, seed=0, checkpoint=tmp_path, callback=stop_at(2))
+    with pytest.raises(ValueError, match="state of another fit .log density"):
+        vmix.fit(spread(6.0), X[:, 0], engine=ENGINE, seed=0, checkpoint=tmp_path)
+    assert not vmix.fit(spread(5.0), X[:, 0], engine=ENGINE, seed=0, checkpoint=tmp_path).interrupted
+
+
+@pytest.mark.parametrize(("every", "most"), [(0, 12), (1e9, 2)])
+def test_the_state_is_kept_as_often_as_asked(tmp_path, monkeypatch, every, most):
+    save, saves = checkpoint.save, []
+    monkeypatch.setattr(checkpoint, "save", lambda *args: (saves.append(args), save(*args)))
+    vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path, checkpoint_every=every)
+    assert (2 < len(saves) <= most + 2) if every == 0 else len(saves) == most
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):

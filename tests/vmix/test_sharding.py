@@ -17,6 +17,7 @@ SETUP = """
 import json, sys
 import jax, numpy as np
 import vmix
+import vmix.fitting
 from vmix.compilation import compile_everything_quickly
 from vmix.inference import EM, SVI, Gibbs
 from vmix.models import GaussianMixture
@@ -28,7 +29,17 @@ model = GaussianMixture(num_components=4)
 by_rows, by_both = jax.make_mesh((8,), ("data",)), jax.make_mesh((4, 2), ("data", "components"))
 
 def gap(x, engine, mesh):
+    devices, place = [], vmix.fitting.placed
+
+    def placed(rows, mesh):
+        there = place(rows, mesh)
+        devices.append(len(jax.tree.leaves(there)[0].sharding.device_set))
+        return there
+
+    vmix.fitting.placed = placed
     one, many = (vmix.fit(model, x, engine=engine, seed=0, mesh=m) for m in (None, mesh))
+    vmix.fitting.placed = place
+    assert devices == [1, 8], devices
     return max(float(np.abs(one.posterior[name] - many.posterior[name]).max()) for name in ("loc", "w"))
 """
 
@@ -67,6 +78,17 @@ with over(mesh):
 """)
     assert "f32[50,3]" in text and "all-reduce" in text and "all-gather" not in text
     assert total < 1e-2
+
+
+def test_what_has_a_row_for_every_component_is_split_over_the_second_axis():
+    shapes = on_eight_devices("""
+from vmix.sharding import check_mesh, over, split_components
+
+with over(check_mesh(by_both)):
+    state = jax.jit(lambda s: split_components(s, 4))({"loc": np.ones((4, 3)), "v": np.ones(3)})
+    print(json.dumps([state[name].addressable_shards[0].data.shape for name in ("loc", "v")]))
+""")
+    assert shapes == [[2, 3], [3]]
 
 
 @pytest.mark.slow
