@@ -86,8 +86,10 @@ def diagnose(fit: Fit, *data: ArrayLike, held_out: ArrayLike | tuple[ArrayLike, 
         are assigned with certainty, latents carry something, and held-out rows are as likely as the others.
 
     Raises:
-        TypeError: for a fit without data.
+        TypeError: for a fit without data, and for what is no fit.
     """
+    if not hasattr(fit, "history"):
+        raise TypeError(f"diagnose takes a fit, found {type(fit).__name__}: vmix.diagnose(vmix.fit(...), x)")
     if not data:
         raise TypeError("diagnose needs the data that the fit is looked at on: vmix.diagnose(fit, x)")
     findings = [*of_history(fit), *of_draws(fit)]

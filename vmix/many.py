@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -64,6 +64,7 @@ def fit_many(
         and `converged=False`.
 
     Raises:
+        TypeError: for seeds that are a single number.
         ValueError: for data or options that cannot be used.
         FitError: if every seed's objective becomes NaN or infinite.
 
@@ -134,6 +135,8 @@ def _checked(seeds: Sequence[int], engine: Engine, halve_every: int | None) -> l
         )
     if halve_every is not None:
         check_positive_int(halve_every, "halve_every")
+    if not isinstance(seeds, Iterable):
+        raise TypeError(f"seeds must be several whole numbers, found {seeds!r}: seeds=range({seeds!r}), for instance")
     found = list(seeds)
     for seed in found:
         check_seed(seed)

@@ -283,11 +283,13 @@ def load(folder: str | Path, *, program: Any = None) -> Fit:
 
     Raises:
         vmix.checkpoint.CheckpointCorrupt: if a file was damaged.
-        ValueError: if the program is not installed and not given.
+        ValueError: if the program is not installed and not given, or if the folder holds no fit.
     """
     folder = Path(folder)
     inner = folder / "checkpoint"
     tree, config = checkpoint.load(inner if inner.is_dir() else folder)
+    if "model" not in config:
+        raise ValueError(f"{str(folder)!r} is no saved fit; an ended one goes on by vmix.fit(..., checkpoint=folder)")
     source = program if program is not None else _installed_model(config["model"], config["settings"]["model"])
     template = tuple(np.ones(shape, dtype) for shape, dtype in config["template"])
     frames = {n: Frame(jnp.asarray(f["shift"]), jnp.asarray(f["scale"])) for n, f in tree["frames"].items()}

@@ -73,3 +73,8 @@ def test_a_latent_that_carries_nothing_is_told():
 def test_data_are_asked_for(fit):
     with pytest.raises(TypeError, match=r"vmix\.diagnose\(fit, x\)"):
         vmix.diagnose(fit)
+
+
+def test_what_is_no_fit_is_refused():
+    with pytest.raises(TypeError, match=r"takes a fit, found GaussianMixture: vmix\.diagnose\(vmix\.fit"):
+        vmix.diagnose(GaussianMixture(num_components=2), X)

@@ -54,6 +54,7 @@ def test_a_halved_fit_predicts_and_is_kept(fits, tmp_path):
         ({"seeds": []}, "at least one and all different"),
         ({"seeds": [1, 1]}, "at least one and all different"),
         ({"seeds": [0.5]}, "seed"),
+        ({"seeds": 3}, r"seeds=range\(3\)"),
         ({"seeds": [0], "halve_every": 0}, "halve_every"),
         ({"seeds": [0], "engine": EM(restarts=2)}, "restarts=1"),
         ({"seeds": [0], "engine": Gibbs(num_chains=2)}, "num_chains=1"),

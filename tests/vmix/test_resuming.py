@@ -124,6 +124,11 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     assert checkpoint.load(tmp_path)[0]["a"].shape == (2,)
 
 
+def test_a_kept_state_is_not_a_fit(stopped):
+    with pytest.raises(ValueError, match="is no saved fit; an ended one goes on by vmix.fit"):
+        vmix.load(stopped)
+
+
 def test_a_flipped_bit_is_found(stopped, tmp_path):
     for file in stopped.iterdir():
         raw = bytearray(file.read_bytes())
