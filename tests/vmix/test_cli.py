@@ -4,7 +4,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -240,11 +239,13 @@ def test_benchmark_runs_lists_and_refuses(checkout, capsys):
 
 
 def test_help_takes_no_jax_and_answers_at_once():
-    code = "import sys; from vmix.cli import main; s = main(['fit', '--help']); print(s, 'jax' in sys.modules)"
+    code = (
+        "import sys, time; from vmix.cli import main; s = main(['fit', '--help']); "
+        "print(s, sorted({'jax', 'numpyro', 'sklearn', 'matplotlib'} & set(sys.modules)), time.process_time())"
+    )
     root = os.path.dirname(os.path.dirname(os.path.abspath(vmix.__file__)))
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    # Half a second when the machine is idle; the bound leaves room for a busy one, not for JAX (3 s).
-    assert time.perf_counter() - start < 2
-    assert done.stdout.splitlines()[-1] == "0 False"
+    # Processor time, half a second of it on an idle machine: what else runs there does not count.
+    status, modules, seconds = done.stdout.splitlines()[-1].split()
+    assert (status, modules) == ("0", "[]") and float(seconds) < 2
     assert "--engine-option" in done.stdout and done.stderr == ""

@@ -124,7 +124,7 @@ def test_progress_writes_the_objective_and_its_unit_to_standard_error_only(capsy
 def test_progress_update_takes_less_than_a_millisecond(monkeypatch):
     monkeypatch.setattr("sys.stderr", io.StringIO())
     with Progress(500, "step", enabled=True) as progress:
-        start = time.perf_counter()
+        start = time.process_time()
         for step in range(500):
             progress.update(step + 1, -1.0, "nats per datum")
-        assert (time.perf_counter() - start) / 500 < 1e-3
+        assert (time.process_time() - start) / 500 < 1e-3
