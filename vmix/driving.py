@@ -20,6 +20,7 @@ from jax import Array
 from vmix.engine import Data, Engine, Info, Schedule, Start, annealing
 from vmix.log_joint import guide_factors, model_sites
 from vmix.plan import Plan
+from vmix.processes import first_says, is_first, on_host, slowest
 from vmix.program import DISCRETE, GLOBAL
 from vmix.progress import Progress
 from vmix.results import History
@@ -81,7 +82,7 @@ class Run:
                     began = time.perf_counter()
                     new, info = self.chunk(states, self.data, self._schedule(done), length)
                     info = _kept(info, length)
-                    seconds = time.perf_counter() - began
+                    seconds = slowest(time.perf_counter() - began)
                 except KeyboardInterrupt:
                     interrupted = True
                     break
@@ -92,7 +93,7 @@ class Run:
                 bar.update(done, float(np.max(info.objective[:, -1])), "nats per datum")
                 length = 1 if self.each is not None else _next_length(length, seconds, first=len(infos) == 1)
                 converged = self._converged(infos, done)
-                if self.keeper is not None and self.keeper.due():
+                if self.keeper is not None and first_says(self.keeper.due()):
                     self.keep(states, infos, done)
                 if self.each is not None and not self._called(done, states, infos):
                     interrupted = True
@@ -107,7 +108,9 @@ class Run:
         """Leave the state in the keeper's folder."""
         stream = None if self.stream is None else self.stream.generator.bit_generator.state
         assert self.keeper is not None
-        self.keeper.keep(states, joined(infos), done, converged=converged, stream=stream)
+        whole = on_host(states)
+        if is_first():
+            self.keeper.keep(whole, joined(infos), done, converged=converged, stream=stream)
 
     def _called(self, done: int, states: Any, infos: list[Info]) -> bool:
         """Call back; whether it ran to its end (False after Ctrl-C)."""
@@ -226,7 +229,7 @@ def joined(infos: list[Info]) -> Info | None:
 
 def _kept(info: Info, length: int) -> Info:
     """The steps that ran, on the host (which waits for them)."""
-    return jax.device_get(jax.tree.map(lambda a: a[:, :length], info))
+    return jax.device_get(on_host(jax.tree.map(lambda a: a[:, :length], info)))
 
 
 def _next_length(length: int, seconds: float, *, first: bool) -> int:

@@ -35,6 +35,7 @@ from vmix.enumeration import local_terms
 from vmix.log_joint import model_sites
 from vmix.plan import Plan, make_plan
 from vmix.pretraining import first_values
+from vmix.processes import on_host
 from vmix.program import OBSERVED
 from vmix.progress import Progress
 from vmix.recipe import Recipe, Stage
@@ -270,7 +271,7 @@ def _finish(
     finals = history.finals()
     order = np.argsort(-np.where(np.isfinite(finals), finals, -np.inf))
     best = jax.tree.map(lambda a: a[int(order[0])], states)
-    estimate = jax.jit(partial(engine.estimate_of, plan))(best)
+    estimate = on_host(jax.jit(partial(engine.estimate_of, plan))(best))
     return Fit.build(plan, engine, estimate, history.ranked(order), stages, seed=seed, seconds=seconds)
 
 

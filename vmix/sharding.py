@@ -9,7 +9,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from vmix.processes import are_several, put
 
 Tree = TypeVar("Tree")
 
@@ -53,11 +56,20 @@ def placed(rows: Tree, mesh: Mesh | None) -> Tree:
     if mesh is None:
         return rows
 
-    def put(array: Any) -> jax.Array:
-        even = array.shape[0] % mesh.shape[mesh.axis_names[0]] == 0
-        return jax.device_put(array, NamedSharding(mesh, PartitionSpec(mesh.axis_names[0] if even else None)))
+    return jax.tree.map(lambda array: put(array, _in_parts(array, mesh)), rows)
 
-    return jax.tree.map(put, rows)
+
+def read_part(rows: Any, *, kind: type) -> jax.Array:
+    """Rows of an array on disk, as `kind`; of several processes each reads what its own devices hold."""
+    if not are_several():
+        return jnp.asarray(rows.astype(kind))
+    return put(rows, _in_parts(rows, jax.sharding.get_mesh()), kind=kind)
+
+
+def _in_parts(rows: Any, mesh: Mesh) -> NamedSharding:
+    """Split where the number of rows divides evenly, or else whole on each device."""
+    even = rows.shape[0] % mesh.shape[mesh.axis_names[0]] == 0
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names[0] if even else None))
 
 
 def split(rows: Tree) -> Tree:

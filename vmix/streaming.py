@@ -18,7 +18,7 @@ from jax import Array
 from vmix.engine import Data, Engine, Info, Partial, Schedule
 from vmix.plan import Plan
 from vmix.program import ProgramError
-from vmix.sharding import split
+from vmix.sharding import num_parts, read_part, split
 
 CHUNK_BYTES = 64 << 20
 SAMPLE_ROWS = 20_000
@@ -79,6 +79,8 @@ class Stream:
         self.generator = np.random.default_rng(seed)
         row_bytes = sum(4 * int(np.prod(array.shape[1:])) for array in arrays)
         self.chunk_rows = int(max(1, min(CHUNK_BYTES // max(row_bytes, 1), arrays[0].shape[0])))
+        parts = num_parts()
+        self.chunk_rows = max(self.chunk_rows // parts, 1) * parts
         rows = self.kind == "rows"
         self._advance = self._by_rows(cast(_Rows, engine)) if rows else self._by_sweeps(cast(_Sweeps, engine))
 
@@ -113,7 +115,7 @@ class Stream:
     def _chunks(self) -> Iterator[Data]:
         for first in range(0, self.arrays[0].shape[0], self.chunk_rows):
             last = min(first + self.chunk_rows, self.arrays[0].shape[0])
-            yield _load(self.arrays, self.labels, slice(first, last))
+            yield _load(self.arrays, self.labels, slice(first, last), shared=True)
 
     def _template(self) -> Data:
         return _load(self.arrays, self.labels, slice(0, 2))
@@ -124,11 +126,11 @@ def refuse_streaming(engine: Any, reason: str, way_out: str) -> ProgramError:
     return ProgramError(f"{engine.name} cannot stream this program from disk: {reason}; {way_out}")
 
 
-def _load(arrays: tuple, labels: Mapping[str, Array] | None, index: Any) -> Data:
+def _load(arrays: tuple, labels: Mapping[str, Array] | None, index: Any, *, shared: bool = False) -> Data:
     """Rows in memory, float64 as float32 and wide integers as int32 (the door has checked their range)."""
     args = []
     for array in arrays:
-        rows = np.asarray(array[index])
-        kind = np.float32 if np.issubdtype(rows.dtype, np.floating) else np.int32
-        args.append(jnp.asarray(rows.astype(kind, copy=False)))
+        kind = np.float32 if np.issubdtype(array.dtype, np.floating) else np.int32
+        rows = array[index]
+        args.append(read_part(rows, kind=kind) if shared else jnp.asarray(rows.astype(kind)))
     return Data(tuple(args), None if labels is None else {n: values[index] for n, values in labels.items()}, None)
