@@ -8,19 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.stats import multivariate_normal
 
 from benchmarks import _hmm_peers as peers
 from benchmarks._recording import Case, is_recorded, load_average, record
-from vmix import fitting
-from vmix.door import check_arrays, prepare
-from vmix.engine import Start
+from benchmarks._sweeps import Sweeps
 from vmix.inference import EM
 from vmix.models import HMM
-from vmix.plan import make_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +41,7 @@ class Contestant:
         about: what was chosen for it, name to number.
     """
 
-    advance: Callable[[], None]
+    advance: Callable[[], object]
     values: Callable[[], peers.Values]
     about: dict[str, float]
 
@@ -182,26 +177,16 @@ def log_likelihood(
 
 def contest(settings: Settings, x: np.ndarray, start: dict[str, np.ndarray]) -> Contestant:
     """vmix, advanced as the driver does: one compiled chunk of sweeps a round."""
-    began = time.perf_counter()
-    arrays = check_arrays((x.astype(np.float32),), missing=None)
     model = HMM(num_components=settings.num_components, covariance=settings.covariance)
-    plan = make_plan(prepare(model, arrays), arrays, key=jax.random.key(0))
-    seconds_plan = time.perf_counter() - began
     engine = EM(estimate="ml", tolerance=None, num_sweeps=settings.sweeps)
-    data = fitting.hold(plan, arrays, None)
-    first = Start({name: jnp.asarray(value, jnp.float32) for name, value in start.items()}, {})
-    run = fitting._Run(plan, engine, data, False)
-    state = fitting._stack([engine.init(plan, first, data, key=jax.random.key(0))])
-
-    def advance() -> None:
-        nonlocal state
-        state, _ = jax.block_until_ready(run.chunk(state, data, run._schedule(0), settings.sweeps))
+    ours = Sweeps(model, (x.astype(np.float32),), engine)
+    ours.start_at(start)
 
     def values() -> peers.Values:
-        found = {name: np.asarray(value[0], np.float64) for name, value in state.globals.items()}
+        found = ours.values()
         precision = found.pop("precision")
         diagonal = settings.covariance == "diagonal"
         covariance = np.stack([np.diag(1 / tau) for tau in precision]) if diagonal else np.linalg.inv(precision)
         return {**found, "covariance": covariance}
 
-    return Contestant(advance, values, {"seconds_plan": seconds_plan})
+    return Contestant(lambda: ours.advance(settings.sweeps), values, {"seconds_plan": ours.seconds_plan})

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks._lda_contest import Contestant
 from benchmarks._lda_corpus import Corpus
-from vmix import fitting
+from vmix.driving import next_length
 
 WORKERS = (1, 2)
 
@@ -70,7 +70,7 @@ class Tomotopy(Contestant):
         """A chunk of sweeps."""
         began, length = time.perf_counter(), self.length
         self._train(length)
-        self.length = fitting._next_length(length, time.perf_counter() - began, first=False)
+        self.length = next_length(length, time.perf_counter() - began, first=False)
         return float(length)
 
     def phi(self) -> np.ndarray:

@@ -7,18 +7,14 @@ takes a - 1 and b - 1: the pseudo-counts that the defaults add in EM.
 from __future__ import annotations
 
 import time
-from typing import Any
 
-import jax
 import numpy as np
 
 from benchmarks._lda_contest import Contestant
 from benchmarks._lda_corpus import Corpus
-from vmix import fitting
-from vmix.door import check_arrays, prepare
+from benchmarks._sweeps import Sweeps, next_length
 from vmix.inference import EM, Gibbs
 from vmix.models import LDA
-from vmix.plan import make_plan
 
 VARIANTS = ("vmix, EM", "vmix, Gibbs")
 
@@ -37,49 +33,40 @@ class Ours(Contestant):
     def __init__(self, engine: EM | Gibbs, model: LDA, corpus: Corpus, seed: int) -> None:
         super().__init__(f"vmix, {engine.name}")
         began = time.perf_counter()
-        self.engine, self.key, self.length = engine, jax.random.key(seed), 1
-        arrays = check_arrays((corpus.train.toarray().astype(np.int32),), missing=None)
-        self.plan = make_plan(prepare(model, arrays), arrays, key=self.key)
-        self.data = fitting.hold(self.plan, arrays, None)
-        self.run = fitting._Run(self.plan, engine, self.data, False)
-        self.begin = jax.jit(lambda start, data, key: engine.init(self.plan, start, data, key=key))
-        self.state: Any = self._start()
+        self.length = 1
+        self.ours = Sweeps(model, (corpus.train.toarray().astype(np.int32),), engine, seed=seed)
+        self.ours.start()
         self._forget()
         self._sweep()
         self._forget()
-        self.state = None
+        self.is_begun = False
         self.seconds_before = time.perf_counter() - began
 
     def advance(self) -> float:
         """The start, then chunks of sweeps."""
         began, length = time.perf_counter(), self.length
-        if self.state is None:
-            self.state = self._start()
+        if not self.is_begun:
+            self.ours.start()
+            self.is_begun = True
             self.about["seconds_start"] = time.perf_counter() - began
             return 0.0
         self._sweep()
-        self.length = fitting._next_length(length, time.perf_counter() - began, first=False)
+        self.length = next_length(length, time.perf_counter() - began, first=False)
         return float(length)
 
     def phi(self) -> np.ndarray:
         """EM's last topics; the mean of Gibbs' draws since they were last asked for, or the last draw."""
         if not self.draws:
-            return np.asarray(self.state.globals["phi"][0], np.float64)
+            return self.ours.values()["phi"]
         mean = self.sums / self.draws
         self._forget()
         return mean
 
     def _forget(self) -> None:
-        self.sums, self.draws = np.zeros(self.state.globals["phi"].shape[1:]), 0
-
-    def _start(self) -> Any:
-        starts, _ = fitting._starts(self.plan, self.engine, self.data, None, self.key, False)
-        return jax.block_until_ready(fitting._stack([self.begin(starts[0], self.data, self.key)]))
+        self.sums, self.draws = np.zeros(self.ours.values()["phi"].shape), 0
 
     def _sweep(self) -> None:
-        """A chunk of sweeps; what they tell comes to the host, as in the driver."""
-        self.state, info = self.run.chunk(self.state, self.data, self.run._schedule(0), self.length)
-        info = fitting._kept(info, self.length)
+        info = self.ours.advance(self.length)
         if "phi" in info.draws:
             self.sums += info.draws["phi"][0].sum(0)
             self.draws += self.length

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import sklearn
 from sklearn.exceptions import ConvergenceWarning
@@ -18,13 +17,10 @@ from sklearn.mixture import GaussianMixture as Peer
 from threadpoolctl import threadpool_limits
 
 from benchmarks._recording import Case, is_recorded, load_average, record
-from vmix import fitting
-from vmix.door import check_arrays, prepare
-from vmix.engine import Start
+from benchmarks._sweeps import Sweeps
 from vmix.free_energy import evaluate
 from vmix.inference import EM
 from vmix.models import GaussianMixture
-from vmix.plan import make_plan
 
 THREADS = (1, 2)
 PEERS = {"float64": np.float64, "float32": np.float32}
@@ -50,7 +46,7 @@ class Contestant:
         log_likelihood: of the data where it stands, nats per datum.
     """
 
-    def __init__(self, advance: Callable[[], None], log_likelihood: Callable[[], float]) -> None:
+    def __init__(self, advance: Callable[[], object], log_likelihood: Callable[[], float]) -> None:
         self.advance, self.log_likelihood = advance, log_likelihood
         self.seconds: list[float] = []
 
@@ -142,27 +138,17 @@ def first_values(settings: Settings, x: np.ndarray) -> dict[str, np.ndarray]:
 
 def contest(settings: Settings, x: np.ndarray, start: dict[str, np.ndarray]) -> tuple[Contestant, float]:
     """vmix, advanced as the driver does: one compiled chunk of sweeps a round; and the seconds of planning."""
-    began = time.perf_counter()
-    arrays = check_arrays((x.astype(np.float32),), missing=None)
     model = GaussianMixture(num_components=settings.num_components, covariance=settings.covariance)
-    plan = make_plan(prepare(model, arrays), arrays, key=jax.random.key(0))
-    seconds_plan = time.perf_counter() - began
     engine = EM(estimate="ml", tolerance=None, num_sweeps=settings.sweeps)
-    data = fitting.hold(plan, arrays, None)
-    first = Start({name: jnp.asarray(value, jnp.float32) for name, value in start.items()}, {})
-    run = fitting._Run(plan, engine, data, False)
-    state = fitting._stack([engine.init(plan, first, data, key=jax.random.key(0))])
-
-    def advance() -> None:
-        nonlocal state
-        state, _ = jax.block_until_ready(run.chunk(state, data, run._schedule(0), settings.sweeps))
+    ours = Sweeps(model, (x.astype(np.float32),), engine)
+    ours.start_at(start)
 
     def log_likelihood() -> float:
-        values = {name: value[0] for name, value in state.globals.items()}
-        found = jax.jit(lambda v: evaluate(plan, v, {}, data.args, key=jax.random.key(0)).per_datum)(values)
-        return float(np.asarray(found, np.float64).mean())
+        values = {name: value[0] for name, value in ours.state.globals.items()}
+        judge = jax.jit(lambda v: evaluate(ours.plan, v, {}, ours.data.args, key=jax.random.key(0)).per_datum)
+        return float(np.asarray(judge(values), np.float64).mean())
 
-    return Contestant(advance, log_likelihood), seconds_plan
+    return Contestant(lambda: ours.advance(settings.sweeps), log_likelihood), ours.seconds_plan
 
 
 def peer(settings: Settings, x: np.ndarray, start: dict[str, np.ndarray], threads: int) -> Contestant:

@@ -17,12 +17,10 @@ from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import NUTS, DiscreteHMCGibbs, init_to_value
 
 from benchmarks._recording import Case, is_recorded, load_average, record
-from vmix import fitting
-from vmix.door import check_arrays, prepare
-from vmix.engine import Start
+from benchmarks._sweeps import MAX_CHUNK, Sweeps
+from vmix.door import prepare
 from vmix.inference import Gibbs
 from vmix.models import GaussianMixture
-from vmix.plan import make_plan
 
 # four standard deviations between neighbours: closer, and a long chain swaps components, which no mean survives
 NUM_DATA, NUM_COMPONENTS, SPACING = 1_000, 5, 4.0
@@ -136,21 +134,16 @@ def first_values() -> dict[str, jax.Array]:
 
 def ours(x: np.ndarray, seed: int) -> tuple[Any, Callable]:
     """vmix, chunk by chunk as the driver runs it, draws brought to the host."""
-    arrays = check_arrays((x,), missing=None)
-    model = prepare(GaussianMixture(num_components=NUM_COMPONENTS), arrays)
-    plan = make_plan(model, arrays, key=jax.random.key(seed))
     engine = Gibbs(num_samples=1000, num_warmup=500)
-    data = fitting.hold(plan, arrays, None)
-    run = fitting._Run(plan, engine, data, False)
-    state = fitting._stack([engine.init(plan, Start(first_values(), {}), data, key=jax.random.key(seed))])
+    sampler = Sweeps(GaussianMixture(num_components=NUM_COMPONENTS), (x,), engine, seed=seed)
+    sampler.start_at(first_values())
 
-    def block(state: Any) -> tuple[Any, np.ndarray]:
-        state, info = run.chunk(state, data, run._schedule(0), fitting.MAX_CHUNK)
-        return state, np.asarray(info.draws["loc"])[0, :, :, 0]
+    def block(_: None) -> tuple[None, np.ndarray]:
+        return None, sampler.advance(MAX_CHUNK).draws["loc"][0, :, :, 0]
 
-    for _ in range(engine.num_warmup // fitting.MAX_CHUNK + 1):
-        state, _ = block(state)
-    return state, block
+    for _ in range(engine.num_warmup // MAX_CHUNK + 1):
+        block(None)
+    return None, block
 
 
 def discrete_hmc_gibbs(x: np.ndarray, seed: int) -> tuple[Any, Callable]:

@@ -80,8 +80,8 @@ class Run:
                 length = min(length, total - done, self.judged - done % self.judged)
                 try:
                     began = time.perf_counter()
-                    new, info = self.chunk(states, self.data, self._schedule(done), length)
-                    info = _kept(info, length)
+                    new, info = self.chunk(states, self.data, self.schedule(done), length)
+                    info = on_the_host(info, length)
                     seconds = slowest(time.perf_counter() - began)
                 except KeyboardInterrupt:
                     interrupted = True
@@ -91,7 +91,7 @@ class Run:
                 infos.append(info)
                 done += length
                 bar.update(done, float(np.max(info.objective[:, -1])), "nats per datum")
-                length = 1 if self.each is not None else _next_length(length, seconds, first=len(infos) == 1)
+                length = 1 if self.each is not None else next_length(length, seconds, first=len(infos) == 1)
                 converged = self._converged(infos, done)
                 if self.keeper is not None and first_says(self.keeper.due()):
                     self.keep(states, infos, done)
@@ -157,7 +157,8 @@ class Run:
             infos.append(stacked(steps))
         return stacked(ends), stacked(infos)
 
-    def _schedule(self, done: int) -> Schedule:
+    def schedule(self, done: int) -> Schedule:
+        """Inverse temperatures and KL weights of the steps of a chunk that begins at step `done`."""
         warmup = getattr(self.engine, "kl_warmup", None)
         steps = jnp.arange(done, done + MAX_CHUNK)
         kl = jnp.clip((steps + 1) / warmup, 0.0, 1.0) if warmup else jnp.ones(MAX_CHUNK)
@@ -227,12 +228,12 @@ def joined(infos: list[Info]) -> Info | None:
     return jax.tree.map(lambda *parts: np.concatenate(parts, 1), *infos) if infos else None
 
 
-def _kept(info: Info, length: int) -> Info:
+def on_the_host(info: Info, length: int) -> Info:
     """The steps that ran, on the host (which waits for them)."""
     return jax.device_get(on_host(jax.tree.map(lambda a: a[:, :length], info)))
 
 
-def _next_length(length: int, seconds: float, *, first: bool) -> int:
+def next_length(length: int, seconds: float, *, first: bool) -> int:
     """Chunks of about a tenth of a second; the first chunk's time is compilation and says nothing."""
     if first:
         return 1
