@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vmix.compilation import avoid_lapack_deadlock
 
 if TYPE_CHECKING:
-    from vmix import compose, data, distributions, inference, metrics, models, networks, plots, sequences
+    from vmix import compose, data, distributions, inference, metrics, models, networks, plots, sequences, sklearn
     from vmix.conformance import check_program
     from vmix.diagnosing import diagnose
     from vmix.explaining import explain
@@ -39,11 +39,13 @@ _HOMES = {
     "fit_many": "vmix.many",
     "load": "vmix.results",
 }
-_SUBMODULES = ("compose", "data", "distributions", "inference", "metrics", "models", "networks", "plots", "sequences")
+_SUBMODULES = (
+    "compose", "data", "distributions", "inference", "metrics", "models", "networks", "plots", "sequences", "sklearn",
+)  # fmt: skip
 
 __all__ = [
     "Fit", "Program", "__version__", "check_program", "compose", "data", "diagnose", "distributions", "explain", "fit",
-    "fit_many", "inference", "load", "metrics", "models", "networks", "plots", "sequences",
+    "fit_many", "inference", "load", "metrics", "models", "networks", "plots", "sequences", "sklearn",
 ]  # fmt: skip
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import functools
 import inspect
 import os
@@ -23,6 +22,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 import vmix
+from vmix.suggesting import unknown
 
 app = App(
     name="vmix",
@@ -217,7 +217,7 @@ def benchmark(name: str | None = None, /, *options: Annotated[str, Parameter(all
         print("\n".join(sorted(scripts)))
         return
     if name not in scripts:
-        raise ValueError(_unknown("benchmark", name, scripts))
+        raise ValueError(unknown("benchmark", name, scripts))
     script = scripts[name]
     sys.path.insert(0, str(script.parent.parent))
     sys.argv = [str(script), *options]
@@ -300,7 +300,7 @@ def _build(model: str, engine: EngineName, choice: Choice) -> tuple[Any, Any]:
 
     entries = _entries()
     if model not in entries:
-        raise ValueError(_unknown("model", model, entries))
+        raise ValueError(unknown("model", model, entries))
     given = {n: getattr(choice, n) for n in ("num_components", "latent_dim")}
     program = _make(entries[model].load(), "hyperparameter", given, choice.set)
     names = ("num_steps", "num_sweeps", "num_samples", "num_warmup", "batch_size", "restarts")
@@ -320,7 +320,7 @@ def _make(kind: Any, word: str, given: Mapping[str, Any], pairs: Sequence[str]) 
     known = list(inspect.signature(kind).parameters)
     for name in options:
         if name not in known:
-            raise ValueError(f"{kind.__name__}: {_unknown(word, name, known)}")
+            raise ValueError(f"{kind.__name__}: {unknown(word, name, known)}")
     if not inspect.isclass(kind):  # a plain function is a program as it stands
         return functools.partial(kind, **options) if options else kind
     return kind(**options)
@@ -333,14 +333,6 @@ def _value(text: str) -> Any:
         return ast.literal_eval(word)
     except (ValueError, SyntaxError):
         return text
-
-
-def _unknown(word: str, name: str, known: Any) -> str:
-    """An error's text that says what there is and what was perhaps meant."""
-    close = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1)
-    meant = [k for k in known if close and k.lower() == close[0]]
-    hint = f"; did you mean {meant[0]!r}?" if meant else ""
-    return f"there is no {word} {name!r}; expected one of {', '.join(sorted(known))}{hint}"
 
 
 def _load(source: Source) -> Any:
