@@ -2,26 +2,36 @@
 
 Exit status: 0 done; 2 an error that the message explains, with no traceback (VMIX_DEBUG=1 shows it); 130 after Ctrl-C.
 """
-# Longer than 250 lines because every command's options are its documentation.
 
 from __future__ import annotations
 
-import ast
-import dataclasses
-import functools
-import inspect
 import os
 import shlex
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
 import vmix
+from vmix.cli_options import (
+    ALL_ROWS,
+    DEFAULTS,
+    Choice,
+    EngineName,
+    Source,
+    StepsOption,
+    build,
+    cut,
+    entries_of_models,
+    load,
+    names,
+    package_of,
+    summary_line,
+)
+from vmix.configuring import from_file
 from vmix.suggesting import unknown
 
 app = App(
@@ -30,91 +40,83 @@ app = App(
     version=lambda: vmix.__version__,
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
+    config=from_file,
 )
+app.register_install_completion_command(add_to_startup=False)  # a user's start-up files are the user's
 
-EngineName = Literal["svi", "em", "gibbs"]
-StepsOption = int | Literal["all"] | None
-Pairs = Annotated[tuple[str, ...], Parameter(negative_iterable=(), show_default=False)]
-
-
-@Parameter(name="*")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Source:
-    """Which rows to read."""
-
-    data: str = "digits"
-    "A name (digits, mnist, serket) or a file (.npy .npz .csv .idx .idx.gz)."
-    label_column: str | None = None
-    "The column of a CSV file that holds the labels, by name or number."
-    limit: int | None = None
-    "Read this many rows at most."
-    steps: StepsOption = None
-    "For sequence models: each STEPS rows of the file are one sequence; all: the file is one sequence."
-
-
-@Parameter(name="*")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Choice:
-    """Options of the model and of the engine; None leaves the default."""
-
-    num_components: int | None = None
-    "The model's num_components."
-    latent_dim: int | None = None
-    "The model's latent_dim."
-    num_steps: int | None = None
-    "SVI: number of steps."
-    num_sweeps: int | None = None
-    "EM: number of sweeps."
-    num_samples: int | None = None
-    "Gibbs: number of draws kept."
-    num_warmup: int | None = None
-    "Gibbs: number of draws thrown away first."
-    batch_size: int | None = None
-    "Rows in a minibatch."
-    restarts: int | None = None
-    "Initialisations to run; the one with the best objective is kept."
-    set: Pairs = ()
-    "Any hyperparameter of the model, name=value; may be repeated."
-    engine_option: Pairs = ()
-    "Any option of the engine, name=value; may be repeated."
+Json = Annotated[bool, Parameter(name="--json", negative="")]
 
 
 @app.command
-def models() -> None:
-    """List the models that are installed, each with the first line of its documentation."""
-    entries = _entries()
-    width = max(len(name) for name in entries)
-    for name, entry in sorted(entries.items()):
-        print(f"{name:<{width}}  {_summary_line(entry)}")
+def models(*, as_json: Json = False) -> None:
+    """List the models that are installed, each with the first line of its documentation.
+
+    Args:
+        as_json: print JSON: a list of name, summary and package.
+    """
+    entries = sorted(entries_of_models().items())
+    if as_json:
+        _print_json([{"name": n, "summary": summary_line(e), "package": package_of(e)} for n, e in entries])
+        return
+    width = max(len(name) for name, _ in entries)
+    for name, entry in entries:
+        package = package_of(entry)
+        print(f"{name:<{width}}  {summary_line(entry)}{f' [{package}]' if package not in ('', 'vmix') else ''}")
 
 
 @app.command
-def explain(model: str, /, *, engine: EngineName = "em", source: Source = Source(), choice: Choice = Choice()) -> None:
+def new(name: str, /) -> None:
+    """Write a package NAME with a model of your own to start from: its test, its entry point, a README.
+
+    Args:
+        name: of the package, a Python identifier in small letters; its folder must not exist.
+    """
+    from vmix.scaffold import model_name, write_package
+
+    folder = write_package(name)
+    print(f"{folder}/ has the model {model_name(name)} and its test; next: cd {folder} && pip install -e '.[test]'")
+
+
+@app.command
+def explain(
+    model: str,
+    *,
+    engine: EngineName = "em",
+    as_json: Json = False,
+    source: Source = ALL_ROWS,
+    choice: Choice = DEFAULTS,
+) -> None:
     """Print the plan: which update this engine gives each site of MODEL.
 
     Args:
         model: a name that `vmix models` lists.
         engine: svi, em or gibbs.
+        as_json: print JSON: title, rows and stages.
         source: which rows to read.
         choice: options of the model and of the engine.
     """
-    program, method = _build(model, engine, choice)
-    images = _cut(_load(source).images, source.steps, program)
-    print(vmix.explain(program, images, engine=method))
+    program, method = build(model, engine, choice)
+    images = cut(load(source).images, source.steps, program)
+    plan = vmix.explain(program, images, engine=method)
+    if as_json:
+        _print_json(plan.to_json())
+    else:
+        print(plan)
 
 
 @app.command
 def fit(
     model: str,
-    /,
     *,
     seed: int,
     out: Path,
     engine: EngineName = "em",
     overwrite: bool = False,
     checkpoint: Path | None = None,
-    source: Source = Source(),
-    choice: Choice = Choice(),
+    config: Path | None = None,
+    as_json: Json = False,
+    source: Source = ALL_ROWS,
+    choice: Choice = DEFAULTS,
 ) -> int:
     """Fit MODEL, write the run's folder and print its metrics.
 
@@ -125,18 +127,24 @@ def fit(
         engine: svi, em or gibbs.
         overwrite: write into a folder that holds other things than a run.
         checkpoint: folder in which the fit leaves its state every minute; the same command goes on from there.
+        config: a TOML file of these options; what the command line says comes first.
+        as_json: print JSON: the metrics, the paths of the run and the report, whether it converged.
         source: which rows to read.
         choice: options of the model and of the engine.
     """
     from vmix.runs import prepare_folder, write_run
 
     prepare_folder(out, overwrite=overwrite)
-    program, method = _build(model, engine, choice)
-    dataset = _load(source)
-    images = _cut(dataset.images, source.steps, program)
+    program, method = build(model, engine, choice)
+    dataset = load(source)
+    images = cut(dataset.images, source.steps, program)
     result = vmix.fit(program, images, engine=method, seed=seed, checkpoint=checkpoint)
-    found = write_run(result, out, data=images, labels=_names(dataset), command=_command(), steps=source.steps)
-    _print_results(found, out / "report.html")
+    found = write_run(result, out, data=images, labels=names(dataset), command=_command(), steps=source.steps)
+    if as_json:
+        state = {"converged": result.converged, "interrupted": result.interrupted}
+        _print_json({"run": str(out), "report": str(out / "report.html"), "metrics": found, **state})
+    else:
+        _print_results(found, out / "report.html")
     if result.interrupted:
         way_on = "; the same command goes on from there" if checkpoint else ""
         _complain(f"interrupted: what was learnt until then is saved{way_on}")
@@ -171,8 +179,8 @@ def predict(
         raise ValueError(
             f"{result.model_name} has no components to predict; vmix.load(...).transform gives its latents"
         )
-    images = _load(Source(data=file, label_column=label_column)).images
-    shown = as_rows(result, _cut(images, _steps(steps, folder), result))
+    images = load(Source(data=file, label_column=label_column)).images
+    shown = as_rows(result, cut(images, _steps(steps, folder), result))
     text = labels_csv(shown.fit.predict(shown.data))
     if out is None:
         print(text, end="")
@@ -181,7 +189,7 @@ def predict(
 
 
 @app.command
-def report(folder: Path, /, *, source: Source = Source(), out: Path | None = None) -> None:
+def report(folder: Path, /, *, source: Source = ALL_ROWS, out: Path | None = None) -> None:
     """Write a run's report again, on the data given, and print its path.
 
     Args:
@@ -193,9 +201,9 @@ def report(folder: Path, /, *, source: Source = Source(), out: Path | None = Non
     from vmix.report import compute_metrics, write_report
     from vmix.steps import as_rows
 
-    result, dataset = _reload(folder), _load(source)
-    images = _cut(dataset.images, _steps(source.steps, folder), result)
-    result, images, labels = as_rows(result, images, _names(dataset))
+    result, dataset = _reload(folder), load(source)
+    images = cut(dataset.images, _steps(source.steps, folder), result)
+    result, images, labels = as_rows(result, images, names(dataset))
     summary = summarise(result, images)
     found = compute_metrics(result, images, labels, predicted=summary.predicted)
     path = out or folder / "report.html"
@@ -278,87 +286,11 @@ def _print_results(found: Mapping[str, float | None], path: Path) -> None:
     print(f"{'report':<13} {path}")
 
 
-def _entries() -> dict[str, metadata.EntryPoint]:
-    """The installed models by name."""
-    entries = {entry.name: entry for entry in metadata.entry_points(group="vmix.models")}
-    if not entries:
-        raise ValueError("no models are registered under the entry points vmix.models: install vmix (pip install -e .)")
-    return entries
+def _print_json(content: Any) -> None:
+    """JSON on standard output, for machines: no NaN, no infinity."""
+    import json
 
-
-def _summary_line(entry: metadata.EntryPoint) -> str:
-    """First line of a model's docstring."""
-    try:
-        return (inspect.getdoc(entry.load()) or "").partition("\n")[0]
-    except ImportError as error:  # another package's model must not hide ours
-        return f"(cannot be imported: {error})"
-
-
-def _build(model: str, engine: EngineName, choice: Choice) -> tuple[Any, Any]:
-    """Make the model and the engine from the options, each checked against what it takes."""
-    from vmix import inference
-
-    entries = _entries()
-    if model not in entries:
-        raise ValueError(unknown("model", model, entries))
-    given = {n: getattr(choice, n) for n in ("num_components", "latent_dim")}
-    program = _make(entries[model].load(), "hyperparameter", given, choice.set)
-    names = ("num_steps", "num_sweeps", "num_samples", "num_warmup", "batch_size", "restarts")
-    given = {n: getattr(choice, n) for n in names}
-    kind = {"svi": "SVI", "em": "EM", "gibbs": "Gibbs"}[engine]
-    return program, _make(getattr(inference, kind), "option", given, choice.engine_option)
-
-
-def _make(kind: Any, word: str, given: Mapping[str, Any], pairs: Sequence[str]) -> Any:
-    """Call a class with the options that were given, refusing those that it does not take."""
-    options = {name: value for name, value in given.items() if value is not None}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise ValueError(f"{word} {pair!r} has no value; expected name=value")
-        options[name.strip().replace("-", "_")] = _value(text.strip())
-    known = list(inspect.signature(kind).parameters)
-    for name in options:
-        if name not in known:
-            raise ValueError(f"{kind.__name__}: {unknown(word, name, known)}")
-    if not inspect.isclass(kind):  # a plain function is a program as it stands
-        return functools.partial(kind, **options) if options else kind
-    return kind(**options)
-
-
-def _value(text: str) -> Any:
-    """A Python literal where it is one (also true, false, none), the text itself where it is not."""
-    word = {"true": "True", "false": "False", "none": "None"}.get(text.lower(), text)
-    try:
-        return ast.literal_eval(word)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _load(source: Source) -> Any:
-    """Read the data set."""
-    from vmix import data
-
-    label = source.label_column
-    column = int(label) if label is not None and label.isdecimal() else label
-    return data.load(source.data, limit=source.limit, label=column)
-
-
-def _cut(images: Any, steps: StepsOption, wanting: Any) -> Any:
-    """The rows as the sequences that a model, or a fit, says it wants; as they are where there are no steps."""
-    from vmix.steps import to_sequences
-
-    return to_sequences(images, steps, sequence_dims=getattr(wanting, "sequence_dims", None))
-
-
-def _names(dataset: Any) -> Any:
-    """Labels by their names where the data set has them, None without labels."""
-    import numpy as np
-
-    classes = dataset.meta.get("classes")
-    if dataset.labels is None or classes is None:
-        return dataset.labels
-    return np.asarray(classes)[dataset.labels]
+    print(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False))
 
 
 def _reload(folder: Path) -> Any:

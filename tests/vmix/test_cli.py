@@ -13,7 +13,7 @@ import pytest
 
 import vmix
 from tests.vmix.test_report import FakeFit
-from vmix import cli, inference
+from vmix import cli, cli_options, inference
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ def calls(monkeypatch):
 
     entry = SimpleNamespace(name="ToyMixture", load=lambda: ToyMixture)
     monkeypatch.setitem(vars(vmix), "fit", fit)
-    monkeypatch.setattr(cli, "metadata", SimpleNamespace(entry_points=lambda *, group: [entry]))
+    monkeypatch.setattr(cli_options, "metadata", SimpleNamespace(entry_points=lambda *, group: [entry]))
     for name in ("EM", "SVI", "Gibbs"):
         monkeypatch.setitem(vars(inference), name, ToyEngine)
     return seen

@@ -9,7 +9,7 @@ import pytest
 
 import vmix
 from tests.vmix.test_cli import fails, run
-from vmix import cli, results
+from vmix import cli_options, results
 
 STATES = np.repeat([0, 1, 0, 1, 1, 0], 4)
 SHORT = ("--num-sweeps", 2, "--engine-option", "tolerance=none", "--seed", 0)
@@ -21,7 +21,7 @@ def zoo():
     names = ("HMM", "MarkovModel")
     entries = [SimpleNamespace(name=name, load=lambda name=name: getattr(vmix.models, name)) for name in names]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "metadata", SimpleNamespace(entry_points=lambda *, group: entries))
+        patch.setattr(cli_options, "metadata", SimpleNamespace(entry_points=lambda *, group: entries))
         patch.setattr(results, "entry_points", lambda *, group: entries)
         patch.setitem(vars(vmix), "load", lru_cache(vmix.load))
         yield
