@@ -211,6 +211,25 @@ def report(folder: Path, /, *, source: Source = ALL_ROWS, out: Path | None = Non
 
 
 @app.command
+def compare(*folders: Path, out: Path = Path("comparison.html"), as_json: Json = False) -> None:
+    """Write one page about several runs: metrics, objectives in one figure, latents side by side.
+
+    Args:
+        folders: two or more runs that `vmix fit` wrote.
+        out: the HTML file; an older one is replaced.
+        as_json: print JSON: the page, and of each run what it was and how well it did.
+    """
+    from vmix.comparing import read_runs, write_comparison
+
+    records = read_runs(folders)
+    page = write_comparison(records, out)
+    if as_json:
+        _print_json({"page": str(page), "runs": [record.to_json() for record in records]})
+    else:
+        print(page)
+
+
+@app.command
 def benchmark(name: str | None = None, /, *options: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
     """Run benchmarks/NAME.py of the checkout; without NAME, list them.
 

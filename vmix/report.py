@@ -8,9 +8,7 @@ mailed. It stays below 6 MB whatever the data: scatters show 2,000 rows, and 20 
 from __future__ import annotations
 
 import html
-import json
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,7 @@ from markupsafe import Markup
 
 from vmix import plots
 from vmix.diagnosing import mixing_of_sites, of_codes, of_components, of_draws, of_history, word
+from vmix.pages import write_page
 from vmix.steps import as_rows, describe_rows, reconstruct_rows
 
 if TYPE_CHECKING:
@@ -98,26 +97,7 @@ def write_report(
     if labels is not None and len(labels) != len(data):
         raise ValueError(f"labels has {len(labels)} entries; data has {len(data)} rows: give one label a row, or None")
     summary = summary or plots.summarise(fit, data)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text(_render(_context(fit, data, labels, metrics, summary)), encoding="utf-8")
-    os.replace(aside, path)
-    return path
-
-
-def _render(context: Mapping[str, Any]) -> str:
-    """Fill the template; every value is escaped except the script, the plan, which escapes its own, and the figures."""
-    import jinja2
-    from plotly.offline import get_plotlyjs
-
-    figures = json.dumps(context["figures"], allow_nan=False)
-    for character in "<>&":
-        figures = figures.replace(character, f"\\u{ord(character):04x}")
-    loader = jinja2.PackageLoader("vmix", "templates")
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    trusted = {"figures": Markup(figures), "plotly_js": Markup(get_plotlyjs()), "nonce": secrets.token_urlsafe(16)}
-    return environment.get_template("report.html.j2").render({**context, **trusted})
+    return write_page(path, "report.html.j2", _context(fit, data, labels, metrics, summary))
 
 
 def _context(
@@ -138,7 +118,7 @@ def _context(
         "tiles": [(name, value, EXPLANATIONS.get(name, "")) for name, value in metrics.items()],
         "plan_text": str(fit.plan),
         "plan_html": Markup(fit.plan._repr_html_()) if hasattr(fit.plan, "_repr_html_") else None,
-        "settings": _flatten(fit.settings),
+        "settings": flatten(fit.settings),
         "unit": unit,
         "step_name": history.get("step_name", "step"),
         "last": f"{traces[0, -1]:.4f}" if traces.size else None,
@@ -158,17 +138,17 @@ def _context(
         "checks": _checks(fit, summary),
         "diagnostics": _diagnostics(fit),
         "command": fit.environment.get("command"),
-        "environment": _flatten({k: v for k, v in fit.environment.items() if k != "command"} | {"seed": fit.seed}),
+        "environment": flatten({k: v for k, v in fit.environment.items() if k != "command"} | {"seed": fit.seed}),
         "figures": figures,
     }
 
 
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Turn nested settings into dotted names and printed values."""
     rows: list[tuple[str, str]] = []
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            rows += _flatten(value, f"{prefix}{name}.")
+            rows += flatten(value, f"{prefix}{name}.")
         else:
             text = "none" if value is None else str(value)
             short = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} \N{HORIZONTAL ELLIPSIS}"
@@ -179,7 +159,7 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, s
 def _stage(stage: Mapping[str, Any]) -> dict[str, str]:
     """One row of the table of stages, its objective as a line in a box of 100 by 20."""
     trace = np.asarray(stage.get("objective") or [], dtype=np.float64)
-    trace = _thin(trace[np.isfinite(trace)], 100)
+    trace = thin(trace[np.isfinite(trace)], 100)
     spark = ""
     if trace.size > 1:
         low, high = trace.min(), trace.max()
@@ -189,7 +169,7 @@ def _stage(stage: Mapping[str, Any]) -> dict[str, str]:
     return {"name": stage["name"], "seconds": shown, "spark": spark, "note": stage.get("note") or ""}
 
 
-def _thin(values: np.ndarray, most: int) -> np.ndarray:
+def thin(values: np.ndarray, most: int) -> np.ndarray:
     """Keep at most `most` entries, evenly spaced, first and last included."""
     return values[np.unique(np.linspace(0, len(values) - 1, min(len(values), most)).astype(int))]
 
@@ -199,7 +179,7 @@ def _numbers(values: np.ndarray) -> list[float | None]:
     return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values.tolist()]
 
 
-def _layout(x_title: str, y_title: str, *, legend: bool = False) -> dict[str, Any]:
+def layout_of(x_title: str, y_title: str, *, legend: bool = False) -> dict[str, Any]:
     """What a plotly layout says about this figure; looks and colours are set by the page's script."""
     axes = {"xaxis": {"title": {"text": html.escape(x_title)}}, "yaxis": {"title": {"text": html.escape(y_title)}}}
     return axes | {"showlegend": legend}
@@ -207,7 +187,7 @@ def _layout(x_title: str, y_title: str, *, legend: bool = False) -> dict[str, An
 
 def _objective_figure(traces: np.ndarray, history: Mapping[str, Any], word: str) -> dict[str, Any]:
     """The objective of the best restart over those of the others."""
-    steps = _thin(np.arange(traces.shape[1]), 1_000)
+    steps = thin(np.arange(traces.shape[1]), 1_000)
     lines = []
     for index, trace in reversed(list(enumerate(traces[:MAX_TRACES]))):
         best = index == 0
@@ -217,7 +197,7 @@ def _objective_figure(traces: np.ndarray, history: Mapping[str, Any], word: str)
         y = [round(value, 6) if np.isfinite(value) else None for value in trace[steps].tolist()]
         mode = "markers" if len(steps) == 1 else "lines"
         lines.append({"type": "scatter", "mode": mode, "x": (steps + 1).tolist(), "y": y, "line": line, "name": name})
-    layout = _layout(history.get("step_name", "step"), history.get("unit", "nats per datum"))
+    layout = layout_of(history.get("step_name", "step"), history.get("unit", "nats per datum"))
     layout["yaxis"]["range"] = list(plots.objective_range(traces))
     return {"data": lines, "layout": layout}
 
@@ -234,12 +214,12 @@ def _scatters(summary: plots.Summary, labels: np.ndarray | None) -> list[dict[st
     found = [(name, groups[summary.rows]) for name, groups in colourings.items() if groups is not None]
     found = found or [("row", np.full(len(summary.rows), "data"))]
     return [
-        {"id": f"by-{name}", "title": f"Coloured by {name}", "figure": _scatter_figure(summary.points, groups, hover)}
+        {"id": f"by-{name}", "title": f"Coloured by {name}", "figure": scatter_figure(summary.points, groups, hover)}
         for name, groups in found
     ]
 
 
-def _scatter_figure(points: np.ndarray, groups: np.ndarray, hover: list[str]) -> dict[str, Any]:
+def scatter_figure(points: np.ndarray, groups: np.ndarray, hover: list[str]) -> dict[str, Any]:
     """Points in two principal directions, a colour and a marker a group."""
     symbols = ("circle", "triangle-up", "square", "diamond", "triangle-down", "cross", "x", "star")
     traces = []
@@ -258,7 +238,7 @@ def _scatter_figure(points: np.ndarray, groups: np.ndarray, hover: list[str]) ->
         trace["marker"] = {"color": plots.colour(index), "symbol": symbol, "size": 5, "opacity": 0.75}
         traces.append(trace)
     legend = 1 < len(names) <= 30
-    layout = _layout("first principal direction", "second principal direction", legend=legend)
+    layout = layout_of("first principal direction", "second principal direction", legend=legend)
     return {"data": traces, "layout": layout}
 
 
@@ -266,7 +246,7 @@ def _reconstructions(fit: Fit, data: np.ndarray, summary: plots.Summary) -> plot
     """Evenly spaced rows above their reconstructions."""
     if not fit.has_latent:
         return None
-    rows = _thin(summary.rows, 10)
+    rows = thin(summary.rows, 10)
     x = np.asarray(data[rows])
     both = np.concatenate([x, reconstruct_rows(fit, data, rows)])
     return plots.picture(both, "Data above, what the decoder makes of their latents below.", like=x, columns=len(x))
@@ -295,7 +275,7 @@ def _components(fit: Fit, data: np.ndarray, labels: np.ndarray | None, summary: 
 def _component(fit: Fit, data: np.ndarray, labels: np.ndarray | None, summary: plots.Summary, k: int) -> dict[str, Any]:
     """Samples of component k and the data nearest to its middle."""
     members = np.flatnonzero(summary.predicted == k)
-    space = _thin(members, plots.MAX_POINTS)
+    space = thin(members, plots.MAX_POINTS)
     places = np.asarray(data[space] if summary.latent is None else summary.latent[space], dtype=np.float64)
     places = places.reshape(len(places), -1)
     distance = np.nansum((places - np.nanmean(places, axis=0)) ** 2, axis=1)
