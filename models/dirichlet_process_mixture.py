@@ -22,10 +22,11 @@ import numpyro.distributions as dist
 from jax import Array
 
 from vmix.priors import data_scale, kept_components, log_stick_breaking, settle
+from vmix.showing import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class DirichletProcessMixture:
+class DirichletProcessMixture(Shown):
     """Dirichlet-process mixture of x, shape (N, D), real.
 
     Args:

@@ -20,10 +20,11 @@ import numpyro.distributions as dist
 from jax import Array
 
 from vmix.priors import DataScale, data_scale, settle, settled
+from vmix.showing import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class GaussianMixture:
+class GaussianMixture(Shown):
     """Gaussian mixture of x, shape (N, D), real.
 
     Args:

@@ -32,10 +32,11 @@ from vmix.distributions.gumbel_softmax import relaxed_one_hot
 from vmix.networks import MLP, GaussianEncoder, check_pixels, decode, encode, network, usual_widths
 from vmix.priors import settle, settled
 from vmix.recipe import Recipe
+from vmix.showing import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class GMVAE:
+class GMVAE(Shown):
     """Gaussian-mixture VAE of x, shape (N, D).
 
     Args:

@@ -26,10 +26,11 @@ from vmix.checks import check_counts, first_rows
 from vmix.distributions import MarkovChain
 from vmix.models.markov_model import count_values
 from vmix.priors import check_sequences, data_scale, settle, settled
+from vmix.showing import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class HMM:
+class HMM(Shown):
     """Hidden Markov model of N sequences of T steps.
 
     Args:

@@ -28,10 +28,11 @@ from vmix.distributions import MarkovChain
 from vmix.networks import check_pixels, decode, encode, usual_widths
 from vmix.priors import check_sequences, settle, settled
 from vmix.recipe import Recipe
+from vmix.showing import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class HMMVAE:
+class HMMVAE(Shown):
     """HMM and VAE of x, shape (N, T, D): N sequences of T images.
 
     Args:

@@ -37,10 +37,11 @@ from vmix.networks import check_pixels, decode, encode, usual_widths
 from vmix.overdispersion import EFFECTIVE, check_weight, settle_weight, settled_weight
 from vmix.priors import check_documents, check_sequences, longest_document, scale_counts, settle, settled
 from vmix.recipe import Recipe
+from vmix.showing import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class HMMVAEMLDA:
+class HMMVAEMLDA(Shown):
     """Markov chain, VAE and topics of N sequences of T images x, shape (N, T, D), and counts y, shape (N, T, V).
 
     A third array `seen`, shape (N, T), is 1 where a step has an image and 0 where x is to be passed over; give it to

@@ -28,10 +28,11 @@ from jax import Array
 from vmix.networks import check_pixels, decode, encode, usual_widths
 from vmix.priors import kept_components, log_stick_breaking, settle, settled
 from vmix.recipe import Recipe
+from vmix.showing import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfiniteVaDE:
+class InfiniteVaDE(Shown):
     """Infinite variational deep embedding of x, shape (N, D).
 
     Args:

@@ -23,10 +23,11 @@ from jax import Array
 from vmix.distributions import TopicCounts
 from vmix.networks import encode
 from vmix.priors import check_documents, longest_document, settle
+from vmix.showing import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class LDA:
+class LDA(Shown):
     """Latent Dirichlet allocation of counts x, shape (N, V): documents by words.
 
     Args:

@@ -21,6 +21,7 @@ from jax import Array
 from vmix.checks import check_counts, first_rows
 from vmix.distributions import MarkovChain
 from vmix.priors import check_sequences, settle
+from vmix.showing import Shown
 
 
 def count_values(x: Array, mask: Array | None, given: int | None) -> int:
@@ -44,7 +45,7 @@ def count_values(x: Array, mask: Array | None, given: int | None) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MarkovModel:
+class MarkovModel(Shown):
     """Markov model of N observed sequences of T whole numbers, x of shape (N, T).
 
     Args:

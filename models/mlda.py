@@ -20,10 +20,11 @@ from jax import Array
 
 from vmix.distributions import TopicCounts
 from vmix.priors import check_documents, longest_document, scale_counts, settle, settled
+from vmix.showing import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class MLDA:
+class MLDA(Shown):
     """Multimodal LDA of counts x0, x1, ..., each of shape (N, V_m).
 
     Args:

@@ -27,10 +27,11 @@ from jax import Array
 from vmix.networks import check_pixels, decode, encode, usual_widths
 from vmix.priors import settle, settled
 from vmix.recipe import Recipe
+from vmix.showing import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class VaDE:
+class VaDE(Shown):
     """Variational deep embedding of x, shape (N, D).
 
     Args:

@@ -18,10 +18,11 @@ from jax import Array
 
 from vmix.networks import check_pixels, decode, encode, usual_widths
 from vmix.priors import settle, settled
+from vmix.showing import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAE:
+class VAE(Shown):
     """Variational autoencoder of x, shape (N, D).
 
     Args:

@@ -36,10 +36,11 @@ from vmix.networks import check_pixels, decode, encode, usual_widths
 from vmix.overdispersion import EFFECTIVE, check_weight, settle_weight, settled_weight
 from vmix.priors import check_documents, longest_document, scale_counts, settle, settled
 from vmix.recipe import Recipe
+from vmix.showing import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAEGMMMLDA:
+class VAEGMMMLDA(Shown):
     """VAE, Gaussian mixture and topics of images x, shape (N, D), and counts y, shape (N, V).
 
     A third array `seen`, shape (N,), is 1 where a datum has an image and 0 where x is to be passed over; give it to the

@@ -57,7 +57,7 @@ class Explanation:
         return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in COLUMNS)
+        head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self.rows)
         stages = "".join(f"<li>{html.escape(stage)}</li>" for stage in self.stages)
         start = f"<p>Start</p><ol>{stages}</ol>" if stages else ""

@@ -22,6 +22,7 @@ from vmix.plan import Plan, bare_plan
 from vmix.predicting import Predictor
 from vmix.pruning import LEAST, check_least, pruned
 from vmix.recipe import Stage
+from vmix.showing import fit_html
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -268,7 +269,7 @@ class Fit:
         return write_report(self, path, data=np.asarray(data[0]), labels=given, metrics=metrics)
 
     def _repr_html_(self) -> str:
-        return self.plan._repr_html_()
+        return fit_html(self)
 
 
 def load(folder: str | Path, *, program: Any = None) -> Fit:
