@@ -1,8 +1,8 @@
 """How fast is a training step of a VAE and of VaDE? vmix against NumPyro and PyTorch by hand, interleaved in one run.
 
-Every contestant takes a few steps a round, in turn: 784-500-500-2000-10 and back, minibatches of 256, Adam at a constant
-rate. All minimise the same bound, so the mean bound of the last round stands beside the time. Peers that are not
-installed are left out, and said.
+Every contestant takes a few steps a round, in turn: 784-500-500-2000-10 and back, minibatches of 256, Adam at a
+constant rate. All minimise the same bound, so the mean bound of the last round stands beside the time. Peers that are
+not installed are left out, and said.
 """
 
 import argparse
