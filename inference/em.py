@@ -16,7 +16,7 @@ average over about one pass through the data (Cappe and Moulines, 2009).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -24,10 +24,11 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from vmix.engine import Data, Info, Partial, Schedule, Start, check_options, sum_over_blocks
+from vmix.engine import Data, Info, Partial, Schedule, Start, annealing, scaled, sum_over_blocks
 from vmix.free_energy import Evaluation, evaluate
 from vmix.log_joint import Batch, Expected, gather, has_row_priors
 from vmix.mean_field import MEAN_FIELD, MODE, check_factors, factorise
+from vmix.options import checked
 from vmix.plan import Plan
 from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK, ProgramError
 from vmix.streaming import refuse_streaming
@@ -73,6 +74,7 @@ class EMState(NamedTuple):
         return self.running
 
 
+@checked(per_datum=(MODE, MEAN_FIELD), estimate=("map", "ml"), tolerance=0.0)
 @dataclass(frozen=True, kw_only=True)
 class EM:
     """Expectation-maximisation.
@@ -107,11 +109,7 @@ class EM:
     anneal: tuple[float, int] | None = None
 
     def __post_init__(self) -> None:
-        check_options(self, positive=("num_sweeps", "batch_size", "restarts"))
-        if self.estimate not in ("map", "ml"):
-            raise ValueError(f'EM(estimate=) must be "map" or "ml", found {self.estimate!r}')
-        if self.per_datum not in (MODE, MEAN_FIELD):
-            raise ValueError(f'EM(per_datum=) must be "mode" or "mean-field", found {self.per_datum!r}')
+        annealing(self.anneal)
 
     @property
     def num_steps_total(self) -> int:
@@ -192,6 +190,16 @@ class EM:
     def estimate_of(self, plan: Plan, state: EMState) -> Start:
         """The globals and networks of a state."""
         return Start(state.globals, state.params)
+
+    def takes_steps(self, plan: Plan) -> bool:
+        """Whether there is a step size: that of the networks' optimiser."""
+        return bool(plan.params)
+
+    def with_smaller_steps(self, plan: Plan, factor: float) -> EM:
+        """The same engine with steps of the networks `factor` times as large; its states are the same."""
+        if self.optimizer is not None:
+            return replace(self, optimizer=scaled(self.optimizer, factor))
+        return replace(self, learning_rate=factor * self.learning_rate)
 
     def update_rule(self, plan: Plan, name: str) -> tuple[str, str]:
         """The update a site gets, and whether it is exact."""

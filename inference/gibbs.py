@@ -24,11 +24,12 @@ from numpyro.infer.hmc import hmc
 
 from vmix.assignments import Assigned
 from vmix.assignments import draw as assign
-from vmix.engine import Data, Info, Partial, Schedule, Start, check_options
+from vmix.engine import Data, Info, Partial, Schedule, Start, annealing
 from vmix.enumeration import LocalTerms
 from vmix.free_energy import evaluate
 from vmix.inference.latent_moves import LatentMove, move_latents
 from vmix.log_joint import Batch, Expected, batch_terms, gather, guide_factors, has_row_priors, state_log_weights
+from vmix.options import Range, checked
 from vmix.plan import Plan
 from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK
 from vmix.streaming import refuse_streaming
@@ -65,6 +66,7 @@ class GibbsState(NamedTuple):
     key: Array
 
 
+@checked(num_warmup=0, target_acceptance=Range(above=0.0, below=1.0))
 @dataclass(frozen=True, kw_only=True)
 class Gibbs:
     """Blocked Gibbs sampling.
@@ -94,9 +96,7 @@ class Gibbs:
     tolerance: ClassVar[None] = None
 
     def __post_init__(self) -> None:
-        check_options(self, positive=("num_samples", "num_chains", "restarts"))
-        if isinstance(self.num_warmup, bool) or not isinstance(self.num_warmup, int) or self.num_warmup < 0:
-            raise ValueError(f"Gibbs(num_warmup=) must be a whole number of at least 0, found {self.num_warmup!r}")
+        annealing(self.anneal)
         if self.anneal is not None and self.anneal[1] > self.num_warmup:
             raise ValueError(
                 f"Gibbs(anneal=) ends after {self.anneal[1]} sweeps, beyond num_warmup={self.num_warmup}; "

@@ -151,7 +151,7 @@ class GibbsKernel(MCMCKernel):
             program = prepare(self._program, arrays)
             # any key: it only chooses the points at which conditionals are verified
             self._plan = make_plan(program, arrays, key=jax.random.key(0), missing=self._missing is not None)
-            self._labels = check_labels(self._plan, self._observed, len(arrays[0]))
+            self._labels = check_labels(self._plan.layout, self._observed, len(arrays[0]))
             self._seen, self._sample_fn = model_args, self._sweep  # NumPyro does not call init again once this is set
         return self._plan, tuple(jnp.asarray(a) for a in arrays)
 

@@ -5,7 +5,7 @@ elbo = E_q(z, theta)[log p(x | z) + log sum_c p(c | theta) p(z | c, theta) - log
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,8 +17,9 @@ from jax import Array
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
-from vmix.engine import Data, Info, Schedule, Start, check_options
+from vmix.engine import Data, Info, Schedule, Start, annealing, scaled
 from vmix.inference.elbo import EnumeratedELBO, global_guide, guided_globals
+from vmix.options import checked
 from vmix.plan import Plan
 from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK, ProgramError
 from vmix.streaming import refuse_streaming
@@ -36,6 +37,7 @@ class SVIState(NamedTuple):
     key: Array
 
 
+@checked(guide=("point", "normal"))
 @dataclass(frozen=True, kw_only=True)
 class SVI:
     """Stochastic variational inference.
@@ -66,9 +68,7 @@ class SVI:
     tolerance: ClassVar[None] = None
 
     def __post_init__(self) -> None:
-        check_options(self, positive=("num_steps", "batch_size", "restarts", "kl_warmup"))
-        if self.guide not in ("point", "normal"):
-            raise ValueError(f'SVI(guide=) must be "point" or "normal", found {self.guide!r}')
+        annealing(self.anneal)
 
     @property
     def num_steps_total(self) -> int:
@@ -157,6 +157,16 @@ class SVI:
         networks = plan.names(NETWORK)
         return Start(globals_, {name: params[name] for name in networks})
 
+    def takes_steps(self, plan: Plan) -> bool:
+        """Whether there is a step size."""
+        return True
+
+    def with_smaller_steps(self, plan: Plan, factor: float) -> SVI:
+        """The same engine with steps `factor` times as large; its states are the same."""
+        if self.optimizer is not None:
+            return replace(self, optimizer=scaled(self.optimizer, factor))
+        return replace(self, learning_rate=factor * self._rate(plan))
+
     def update_rule(self, plan: Plan, name: str) -> tuple[str, str]:
         """The update a site gets, and whether it is exact."""
         site = plan.sites[name]
@@ -181,8 +191,10 @@ class SVI:
     def _optimiser(self, plan: Plan) -> optax.GradientTransformation:
         if self.optimizer is not None:
             return self.optimizer
-        rate = self.learning_rate or (1e-3 if plan.names(NETWORK) else 2e-2)
-        return _adam(rate, self.num_steps)
+        return _adam(self._rate(plan), self.num_steps)
+
+    def _rate(self, plan: Plan) -> float:
+        return self.learning_rate or (1e-3 if plan.names(NETWORK) else 2e-2)
 
 
 @lru_cache(maxsize=32)

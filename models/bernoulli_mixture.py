@@ -16,9 +16,11 @@ import numpyro.distributions as dist
 from jax import Array
 
 from vmix.networks import check_pixels
+from vmix.options import checked
 from vmix.showing import Shown
 
 
+@checked()
 @dataclass(frozen=True, kw_only=True)
 class BernoulliMixture(Shown):
     """Bernoulli mixture of x, shape (N, D), in [0, 1] (grey values count as fractions of a yes).

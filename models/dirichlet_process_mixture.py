@@ -21,10 +21,12 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
+from vmix.options import ANY, checked
 from vmix.priors import data_scale, kept_components, log_stick_breaking, settle
 from vmix.showing import Shown
 
 
+@checked(truncation=2, loc=ANY, covariance=("diagonal", "full"))
 @dataclass(frozen=True, kw_only=True)
 class DirichletProcessMixture(Shown):
     """Dirichlet-process mixture of x, shape (N, D), real.
@@ -46,12 +48,6 @@ class DirichletProcessMixture(Shown):
     spread: tuple[float, ...] | None = None
 
     may_be_empty: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if self.covariance not in ("diagonal", "full"):
-            raise ValueError(f'covariance must be "diagonal" or "full", found {self.covariance!r}')
-        if self.truncation < 2:
-            raise ValueError(f"truncation must be at least 2, found {self.truncation}")
 
     def with_data(self, x: Array) -> DirichletProcessMixture:
         """Settle what was left open on the data."""

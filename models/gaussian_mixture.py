@@ -19,10 +19,12 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
+from vmix.options import ANY, checked
 from vmix.priors import DataScale, data_scale, settle, settled
 from vmix.showing import Shown
 
 
+@checked(loc=ANY, covariance=("diagonal", "full", "tied"))
 @dataclass(frozen=True, kw_only=True)
 class GaussianMixture(Shown):
     """Gaussian mixture of x, shape (N, D), real.
@@ -42,10 +44,6 @@ class GaussianMixture(Shown):
     loc: tuple[float, ...] | None = None
     scale: tuple[float, ...] | None = None
     spread: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.covariance not in ("diagonal", "full", "tied"):
-            raise ValueError(f'covariance must be "diagonal", "full" or "tied", found {self.covariance!r}')
 
     def with_data(self, x: Array) -> GaussianMixture:
         """Settle what was left open on the data."""

@@ -30,11 +30,13 @@ from jax import Array
 from vmix.distributions import GumbelLogRatios, RelaxedClass
 from vmix.distributions.gumbel_softmax import relaxed_one_hot
 from vmix.networks import MLP, GaussianEncoder, check_pixels, decode, encode, network, usual_widths
+from vmix.options import Range, checked
 from vmix.priors import settle, settled
 from vmix.recipe import Recipe
 from vmix.showing import Shown
 
 
+@checked(relaxation=("soft", "hard"), pretrain_epochs=0, noise=Range(0.0, below=1.0), pixels=("bernoulli", "gaussian"))
 @dataclass(frozen=True, kw_only=True)
 class GMVAE(Shown):
     """Gaussian-mixture VAE of x, shape (N, D).
@@ -67,13 +69,6 @@ class GMVAE(Shown):
     prior_temperature: float = 0.2
     pretrain_epochs: int = 0
     noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.relaxation not in (None, "soft", "hard"):
-            raise ValueError(f'relaxation must be None, "soft" or "hard", found {self.relaxation!r}')
-        for name in ("temperature", "prior_temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, found {getattr(self, name)!r}")
 
     @property
     def recipe(self) -> Recipe:

@@ -25,10 +25,12 @@ from jax import Array
 from vmix.checks import check_counts, first_rows
 from vmix.distributions import MarkovChain
 from vmix.models.markov_model import count_values
+from vmix.options import ANY, checked
 from vmix.priors import check_sequences, data_scale, settle, settled
 from vmix.showing import Shown
 
 
+@checked(emission=("gaussian", "poisson", "categorical"), covariance=("diagonal", "full"), stickiness=0.0, loc=ANY)
 @dataclass(frozen=True, kw_only=True)
 class HMM(Shown):
     """Hidden Markov model of N sequences of T steps.
@@ -55,14 +57,6 @@ class HMM(Shown):
     loc: tuple[float, ...] | None = None
     scale: tuple[float, ...] | None = None
     spread: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.emission not in ("gaussian", "poisson", "categorical"):
-            raise ValueError(f'emission must be "gaussian", "poisson" or "categorical", found {self.emission!r}')
-        if self.covariance not in ("diagonal", "full"):
-            raise ValueError(f'covariance must be "diagonal" or "full", found {self.covariance!r}')
-        if self.stickiness < 0:
-            raise ValueError(f"stickiness must be at least 0, found {self.stickiness!r}")
 
     @property
     def sequence_dims(self) -> int:

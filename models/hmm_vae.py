@@ -26,11 +26,15 @@ from jax import Array
 
 from vmix.distributions import MarkovChain
 from vmix.networks import check_pixels, decode, encode, usual_widths
+from vmix.options import Range, checked
 from vmix.priors import check_sequences, settle, settled
 from vmix.recipe import Recipe
 from vmix.showing import Shown
 
 
+@checked(
+    covariance=("diagonal", "full"), pretrain_epochs=0, noise=Range(0.0, below=1.0), pixels=("bernoulli", "gaussian")
+)
 @dataclass(frozen=True, kw_only=True)
 class HMMVAE(Shown):
     """HMM and VAE of x, shape (N, T, D): N sequences of T images.
@@ -59,10 +63,6 @@ class HMMVAE(Shown):
     starts: int = 16
 
     sequence_dims: ClassVar[int] = 3  # dimensions of x
-
-    def __post_init__(self) -> None:
-        if self.covariance not in ("diagonal", "full"):
-            raise ValueError(f'covariance must be "diagonal" or "full", found {self.covariance!r}')
 
     @property
     def recipe(self) -> Recipe:

@@ -34,12 +34,14 @@ from jax import Array
 from vmix.checks import first_rows
 from vmix.distributions import MarkovChain, ScaledCounts
 from vmix.networks import check_pixels, decode, encode, usual_widths
+from vmix.options import Range, checked
 from vmix.overdispersion import EFFECTIVE, check_weight, settle_weight, settled_weight
 from vmix.priors import check_documents, check_sequences, longest_document, scale_counts, settle, settled
 from vmix.recipe import Recipe
 from vmix.showing import Shown
 
 
+@checked(pretrain_epochs=0, noise=Range(0.0, below=1.0), pixels=("bernoulli", "gaussian"))
 @dataclass(frozen=True, kw_only=True)
 class HMMVAEMLDA(Shown):
     """Markov chain, VAE and topics of N sequences of T images x, shape (N, T, D), and counts y, shape (N, T, V).
@@ -78,8 +80,6 @@ class HMMVAEMLDA(Shown):
     sequence_dims: ClassVar[int] = 3  # dimensions of x
 
     def __post_init__(self) -> None:
-        if not self.topic_concentration > 0:
-            raise ValueError(f"topic_concentration must be above 0, found {self.topic_concentration!r}")
         check_weight(self.weight)
 
     @property

@@ -26,11 +26,19 @@ import numpyro.distributions as dist
 from jax import Array
 
 from vmix.networks import check_pixels, decode, encode, usual_widths
+from vmix.options import Range, checked
 from vmix.priors import kept_components, log_stick_breaking, settle, settled
 from vmix.recipe import Recipe
 from vmix.showing import Shown
 
 
+@checked(
+    truncation=2,
+    covariance=("diagonal", "full"),
+    pretrain_epochs=0,
+    noise=Range(0.0, below=1.0),
+    pixels=("bernoulli", "gaussian"),
+)
 @dataclass(frozen=True, kw_only=True)
 class InfiniteVaDE(Shown):
     """Infinite variational deep embedding of x, shape (N, D).
@@ -61,14 +69,6 @@ class InfiniteVaDE(Shown):
     views: int = 2
 
     may_be_empty: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if self.covariance not in ("diagonal", "full"):
-            raise ValueError(f'covariance must be "full" or "diagonal", found {self.covariance!r}')
-        if not (isinstance(self.truncation, int) and self.truncation >= 2):
-            raise ValueError(f"truncation must be a whole number of at least 2, found {self.truncation!r}")
-        if not self.concentration > 0:
-            raise ValueError(f"concentration must be above 0, found {self.concentration!r}")
 
     @property
     def recipe(self) -> Recipe:

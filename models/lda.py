@@ -22,10 +22,12 @@ from jax import Array
 
 from vmix.distributions import TopicCounts
 from vmix.networks import encode
+from vmix.options import checked
 from vmix.priors import check_documents, longest_document, settle
 from vmix.showing import Shown
 
 
+@checked()
 @dataclass(frozen=True, kw_only=True)
 class LDA(Shown):
     """Latent Dirichlet allocation of counts x, shape (N, V): documents by words.
@@ -45,11 +47,6 @@ class LDA(Shown):
     amortised: bool = False
     hidden: tuple[int, ...] = (256,)
     max_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("doc_concentration", "topic_concentration"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, found {getattr(self, name)!r}")
 
     @property
     def guide(self) -> Callable | None:

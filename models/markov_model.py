@@ -20,6 +20,7 @@ from jax import Array
 
 from vmix.checks import check_counts, first_rows
 from vmix.distributions import MarkovChain
+from vmix.options import checked
 from vmix.priors import check_sequences, settle
 from vmix.showing import Shown
 
@@ -44,6 +45,7 @@ def count_values(x: Array, mask: Array | None, given: int | None) -> int:
     return num_values
 
 
+@checked(alpha=0.0)
 @dataclass(frozen=True, kw_only=True)
 class MarkovModel(Shown):
     """Markov model of N observed sequences of T whole numbers, x of shape (N, T).
@@ -57,10 +59,6 @@ class MarkovModel(Shown):
     alpha: float = 1.0
 
     sequence_dims: ClassVar[int] = 2  # dimensions of x
-
-    def __post_init__(self) -> None:
-        if self.alpha < 0:
-            raise ValueError(f"alpha must be at least 0, found {self.alpha!r}; 0 takes the plain frequencies")
 
     def check_data(self, x: Array, mask: Array | None = None) -> None:
         """Check the sequences and their values."""

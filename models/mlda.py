@@ -19,10 +19,12 @@ import numpyro.distributions as dist
 from jax import Array
 
 from vmix.distributions import TopicCounts
+from vmix.options import checked
 from vmix.priors import check_documents, longest_document, scale_counts, settle, settled
 from vmix.showing import Shown
 
 
+@checked()
 @dataclass(frozen=True, kw_only=True)
 class MLDA(Shown):
     """Multimodal LDA of counts x0, x1, ..., each of shape (N, V_m).
@@ -41,13 +43,6 @@ class MLDA(Shown):
     doc_concentration: float = 1.1
     topic_concentration: float = 1.05
     max_tokens: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("doc_concentration", "topic_concentration"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, found {getattr(self, name)!r}")
-        if self.weights is not None and not all(w > 0 for w in self.weights):
-            raise ValueError(f"weights must be numbers above 0, one a modality, found {self.weights!r}")
 
     def check_data(self, *x: Array) -> None:
         """Check the counts of each modality."""

@@ -25,11 +25,19 @@ import numpyro.distributions as dist
 from jax import Array
 
 from vmix.networks import check_pixels, decode, encode, usual_widths
+from vmix.options import Range, checked
 from vmix.priors import settle, settled
 from vmix.recipe import Recipe
 from vmix.showing import Shown
 
 
+@checked(
+    covariance=("diagonal", "full"),
+    weights=("learned", "uniform"),
+    pretrain_epochs=0,
+    noise=Range(0.0, below=1.0),
+    pixels=("bernoulli", "gaussian"),
+)
 @dataclass(frozen=True, kw_only=True)
 class VaDE(Shown):
     """Variational deep embedding of x, shape (N, D).
@@ -60,12 +68,6 @@ class VaDE(Shown):
     noise: float = 0.0
     views: int = 2
     mixture_restarts: int = 16
-
-    def __post_init__(self) -> None:
-        if self.covariance not in ("diagonal", "full"):
-            raise ValueError(f'covariance must be "full" or "diagonal", found {self.covariance!r}')
-        if self.weights not in ("learned", "uniform"):
-            raise ValueError(f'weights must be "learned" or "uniform", found {self.weights!r}')
 
     @property
     def recipe(self) -> Recipe:

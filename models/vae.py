@@ -17,10 +17,12 @@ import numpyro.distributions as dist
 from jax import Array
 
 from vmix.networks import check_pixels, decode, encode, usual_widths
+from vmix.options import checked
 from vmix.priors import settle, settled
 from vmix.showing import Shown
 
 
+@checked(pixels=("bernoulli", "gaussian"))
 @dataclass(frozen=True, kw_only=True)
 class VAE(Shown):
     """Variational autoencoder of x, shape (N, D).

@@ -22,11 +22,13 @@ import numpyro.distributions as dist
 from jax import Array
 
 from vmix.networks import check_pixels, decode, encode, usual_widths
+from vmix.options import checked
 from vmix.priors import settle, settled
 from vmix.recipe import Recipe
 from vmix.showing import Shown
 
 
+@checked(spread=("unit", "learned"), pretrain_epochs=0, pixels=("bernoulli", "gaussian"))
 @dataclass(frozen=True, kw_only=True)
 class VAEGMM(Shown):
     """VAE and Gaussian mixture of x, shape (N, D).
@@ -49,10 +51,6 @@ class VAEGMM(Shown):
     spread: str = "unit"
     loc_scale: float = 10.0
     pretrain_epochs: int = 30
-
-    def __post_init__(self) -> None:
-        if self.spread not in ("unit", "learned"):
-            raise ValueError(f'spread must be "unit" or "learned", found {self.spread!r}')
 
     @property
     def recipe(self) -> Recipe:

@@ -33,12 +33,16 @@ from jax import Array
 from vmix.checks import first_rows
 from vmix.distributions import ScaledCounts
 from vmix.networks import check_pixels, decode, encode, usual_widths
+from vmix.options import Range, checked
 from vmix.overdispersion import EFFECTIVE, check_weight, settle_weight, settled_weight
 from vmix.priors import check_documents, longest_document, scale_counts, settle, settled
 from vmix.recipe import Recipe
 from vmix.showing import Shown
 
 
+@checked(
+    covariance=("diagonal", "full"), pretrain_epochs=0, noise=Range(0.0, below=1.0), pixels=("bernoulli", "gaussian")
+)
 @dataclass(frozen=True, kw_only=True)
 class VAEGMMMLDA(Shown):
     """VAE, Gaussian mixture and topics of images x, shape (N, D), and counts y, shape (N, V).
@@ -77,11 +81,7 @@ class VAEGMMMLDA(Shown):
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        if self.covariance not in ("diagonal", "full"):
-            raise ValueError(f'covariance must be "diagonal" or "full", found {self.covariance!r}')
         check_weight(self.weight)
-        if not self.topic_concentration > 0:
-            raise ValueError(f"topic_concentration must be above 0, found {self.topic_concentration!r}")
 
     @property
     def recipe(self) -> Recipe:

@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from vmix.checks import check_place
+
 FORMAT = 1
 MANIFEST = "manifest.json"
 _HEAD = b'{"manifest_sha256": "'
@@ -54,9 +56,10 @@ def save(folder: str | os.PathLike[str], tree: Any, config: Mapping[str, Any]) -
         config: what `jsonable` can write.
 
     Raises:
-        TypeError: something in `tree` or `config` that is none of these; nothing is written.
+        TypeError: a folder that is no path, or something in `tree` or `config` that is none of these; nothing is
+            written.
         ValueError: a key that climbs out of its folder (".."); nothing is written.
-        OSError: disk full, read-only and the like; the previous checkpoint is intact.
+        OSError: a file in the way, disk full, read-only and the like; the previous checkpoint is intact.
 
     Example:
         >>> import tempfile
@@ -67,6 +70,7 @@ def save(folder: str | os.PathLike[str], tree: Any, config: Mapping[str, Any]) -
     """
     from safetensors.numpy import save as to_bytes
 
+    check_place(folder, "folder")
     arrays: dict[str, np.ndarray] = {}
     body = {"format": FORMAT, "versions": _versions(), "config": jsonable(config), "tree": _encode(tree, "", arrays)}
     raw, token, folder = to_bytes(arrays), secrets.token_hex(8), Path(folder)
@@ -92,11 +96,13 @@ def load(folder: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
         FileNotFoundError: there is no such folder.
         CheckpointCorrupt: a file is missing, differs by a bit, or is of another format; the message names the file.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load as from_bytes
 
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder; expected one written by vmix.checkpoint.save")
+        what = "is a file" if folder.exists() else "is not there"
+        raise FileNotFoundError(f"{folder} {what}; expected a folder written by `save`: look for a wrong path")
     manifest = _read_manifest(folder / MANIFEST)
     file = folder / manifest["file"]["name"]
     raw = _read(file)
@@ -104,8 +110,29 @@ def load(folder: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
         raise _corrupt(file, f"has {len(raw)} bytes", f"{manifest['file']['nbytes']}")
     if hashlib.sha256(raw).hexdigest() != manifest["file"]["sha256"]:
         raise _corrupt(file, "its SHA-256 differs from the manifest's", "the bytes that were saved")
-    arrays = from_bytes(raw)
-    return _decode(manifest["tree"], arrays), manifest["config"]
+    try:
+        arrays = from_bytes(raw)
+        return _decode(manifest["tree"], arrays), manifest["config"]
+    except (
+        SafetensorError,
+        KeyError,
+        TypeError,
+        ValueError,
+        StopIteration,
+        AttributeError,
+    ) as error:  # signed, but by another hand
+        raise _corrupt(
+            folder / MANIFEST, f"does not describe its arrays ({type(error).__name__})", "what `save` wrote"
+        ) from error
+
+
+def load_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The configuration alone, without reading the arrays.
+
+    Raises:
+        CheckpointCorrupt: as `load`, of the manifest.
+    """
+    return dict(_read_manifest(Path(folder) / MANIFEST)["config"])
 
 
 def jsonable(value: Any, *, where: str = "config") -> Any:
@@ -230,6 +257,8 @@ def _read_manifest(file: Path) -> dict[str, Any]:
     if not raw.startswith(_HEAD) or hashlib.sha256(_HEAD + rest).hexdigest().encode("ascii") != digest:
         raise _corrupt(file, "its SHA-256 differs from the one inside it", "the bytes that were saved, unedited")
     manifest = json.loads(raw)
+    if not {"format", "file", "tree", "config"} <= set(manifest):
+        raise _corrupt(file, f"has the keys {sorted(manifest)}", "format, file, tree and config")
     if manifest["format"] != FORMAT:
         found = f"format {manifest['format']}, written by vmix {manifest.get('versions', {}).get('vmix')}"
         raise CheckpointCorrupt(f"{file}: {found}; expected format {FORMAT}: load it with the vmix that wrote it")
@@ -242,7 +271,9 @@ def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except FileNotFoundError as error:
-        raise _corrupt(file, "is missing", "a file written by vmix.checkpoint.save") from error
+        raise _corrupt(file, "is missing", "a file written by `save`") from error
+    except IsADirectoryError as error:
+        raise _corrupt(file, "is a folder", "a file written by `save`") from error
 
 
 def _corrupt(file: Path, found: str, expected: str) -> CheckpointCorrupt:

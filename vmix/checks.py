@@ -4,9 +4,12 @@ Every message says which argument, what was found, what was expected and the way
 """
 
 import operator
+import os
 import re
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,6 +92,30 @@ def check_positive_int(value: Any, name: str) -> int:
     return number
 
 
+def check_place(folder: Any, name: str) -> None:
+    """Check that there is a folder at this path, or that one can be made there.
+
+    Raises:
+        TypeError: for what is no path.
+        NotADirectoryError: where a file is in the way.
+    """
+    if not isinstance(folder, str | os.PathLike):
+        raise TypeError(f"{name} is {folder!r}; expected the path of a folder")
+    for place in (Path(folder), *Path(folder).parents):
+        if place.is_file():
+            raise NotADirectoryError(
+                f"{name} is {str(folder)!r}, but {str(place)!r} is a file; expected a folder, or a place for a new one"
+            )
+
+
+def check_index(value: Any, size: int, name: str) -> int:
+    """Check that `value` is a whole number in [0, size); returns it as an int."""
+    number = _whole(value, name)
+    if not 0 <= number < size:
+        raise ValueError(f"{name} is {number}; this fit has components 0..{size - 1}")
+    return number
+
+
 def check_unit_interval(array: np.ndarray, name: str) -> None:
     """Check that every value lies in [0, 1], as Bernoulli pixels must; NaN (missing) is passed over."""
     low, high = _extremes(array)
@@ -119,7 +146,10 @@ def check_width(array: np.ndarray, expected: int, name: str) -> None:
         raise ValueError(f"{name} has shape {array.shape}; expected (N, {expected}): reshape it to (-1, {expected})")
     if array.shape[1] != expected:
         plural = "" if array.shape[1] == 1 else "s"
-        raise ValueError(f"{name} has {array.shape[1]} column{plural}; this model was built for data_dim={expected}")
+        raise ValueError(
+            f"{name} has {array.shape[1]} column{plural}; this model was built for data_dim={expected}: give the "
+            "columns it was fitted to, in their order"
+        )
 
 
 def constant_columns(array: np.ndarray) -> np.ndarray:
@@ -162,46 +192,83 @@ def warn_constant_columns(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _to_numpy(array: Any, name: str) -> np.ndarray:
-    if array is None:
-        raise TypeError(f"{name} is None; expected an array of numbers of shape (N, D)")
-    if hasattr(array, "toarray"):
-        raise TypeError(f"{name} is sparse ({type(array).__name__}); expected a dense array: call {name}.toarray()")
-    if isinstance(array, np.ma.MaskedArray):
-        raise TypeError(f'{name} is a masked array; expected a plain one: {name}.filled(np.nan) with missing="nan"')
+    _refuse_containers(array, name)
     if isinstance(array, np.memmap):
         return array
+    if type(array).__module__.partition(".")[0] == "pandas":
+        return _from_pandas(array, name)
     try:
-        if type(array).__module__.partition(".")[0] == "pandas":
-            return _from_pandas(array, name)
         return np.asarray(array)
     except ValueError as error:
         raise ValueError(
-            f"{name} is not a rectangular array of numbers ({error}); expected shape (N, D): pad sequences of "
-            "different lengths to the longest, and give a mask"
+            f"{name} is not a rectangular array of numbers: its rows differ in length; expected shape (N, D): pad "
+            "sequences of different lengths to the longest, and give a mask"
         ) from error
     except TypeError as error:
         raise TypeError(f"{name} ({type(array).__name__}) is not an array of numbers: {error}") from error
 
 
-def _from_pandas(frame: Any, name: str) -> np.ndarray:
-    if hasattr(frame, "select_dtypes"):
-        text = list(frame.select_dtypes(exclude=["number", "bool"]).columns)
-        if text:
-            raise TypeError(f"columns {text} hold no numbers; drop or encode them")
-    values = np.asarray(frame)
-    # Nullable integers and columns of mixed type arrive as objects although every one of them is numeric.
-    return frame.to_numpy(dtype="float64", na_value=np.nan) if values.dtype.hasobject else values
+def _refuse_containers(array: Any, name: str) -> None:
+    """Refuse what holds numbers without being an array of them."""
+    kind = type(array).__name__
+    if array is None:
+        raise TypeError(f"{name} is None; expected an array of numbers of shape (N, D)")
+    if hasattr(array, "toarray"):
+        raise TypeError(f"{name} is sparse ({kind}); expected a dense array: call {name}.toarray()")
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f'{name} is a masked array; expected a plain one: {name}.filled(np.nan) with missing="nan"')
+    jax = sys.modules.get("jax")  # before JAX is imported nothing is traced
+    if jax is not None and isinstance(array, jax.core.Tracer):
+        raise TypeError(
+            f"{name} is traced by a JAX transformation (jit, vmap, grad), so its values are not known yet; expected an "
+            "array of numbers: call this outside of the transformation"
+        )
+    if isinstance(array, Mapping):
+        raise TypeError(f"{name} is a {kind} with keys {list(array)[:5]}; expected one array: give {name}[key]")
+    if hasattr(array, "modalities") and hasattr(array, "images"):
+        raise TypeError(f"{name} is a data set; expected one array of it: give {name}.images")
+    if isinstance(array, Iterable) and not isinstance(array, Sequence) and not hasattr(array, "__array__"):
+        raise TypeError(f"{name} is a {kind}; expected an array of numbers of shape (N, D): give list({name})")
+
+
+def _from_pandas(table: Any, name: str) -> np.ndarray:
+    """A frame or a series whose every value is a number; nullable ones arrive as objects, and become floats."""
+    frame = table if hasattr(table, "select_dtypes") else table.to_frame(table.name or name)
+    text = list(frame.select_dtypes(exclude=["number", "bool"]).columns)
+    if text:
+        listed = ", ".join(f"{column!r}" for column in text)
+        raise TypeError(f"{name} has columns without numbers ({listed}); expected numbers alone: drop or encode them")
+    values = np.asarray(table)
+    return table.to_numpy(dtype="float64", na_value=np.nan) if values.dtype.hasobject else values
 
 
 def _check_kind(array: np.ndarray, name: str) -> None:
-    kinds = {"U": "text", "S": "text", "T": "text", "O": "Python objects", "c": "complex numbers", "V": "records"}
+    kinds = {"U": "text", "S": "text", "T": "text", "c": "complex numbers", "V": "records", "M": "dates", "m": "times"}
     if array.dtype.kind in "biuf" or _is_real(array.dtype):
         return
-    what = kinds.get(array.dtype.kind, f"dtype {array.dtype}")
+    if array.dtype.kind == "O":
+        _refuse_objects(array, name)
+    what = kinds.get(array.dtype.kind, "values")
     way = "encode or convert them"
     if array.dtype.kind == "U" and array.ndim == 0:
         way = f"read a file with vmix.data.load({str(array)!r}).x"
+    if array.dtype.kind == "c":
+        way = f"give np.abs({name}), or real and imaginary parts as columns"
     raise TypeError(f"{name} holds {what} (dtype {array.dtype}); expected real numbers: {way}")
+
+
+def _refuse_objects(array: np.ndarray, name: str) -> None:
+    """Refuse an array of Python objects, naming the first that is no number."""
+    for index in np.ndindex(array.shape):
+        value = array[index]
+        if not isinstance(value, int | float | np.number | np.bool_):
+            raise TypeError(
+                f"{name} holds Python objects: {type(value).__name__} at {_place(index, 0)}; expected real numbers: "
+                "encode or convert them"
+            )
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError(f"{name} is beyond int32 at {_place(index, 0)}; expected at most 2147483647: use floats")
+    raise TypeError(f"{name} holds numbers as Python objects; expected an array of them: {name}.astype(float)")
 
 
 def _is_real(dtype: np.dtype) -> bool:
@@ -259,7 +326,13 @@ def _blocks(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _first(bad: np.ndarray, start: int) -> str:
-    row, *column = (int(index) for index in np.argwhere(bad)[0])
+    return _place(tuple(int(index) for index in np.argwhere(bad)[0]), start)
+
+
+def _place(index: tuple[int, ...], start: int) -> str:
+    if not index:
+        return "its only entry"
+    row, *column = index
     place = f"row {row + start}"
     return place + (f", column {column[0] if len(column) == 1 else tuple(column)}" if column else "")
 
@@ -275,4 +348,6 @@ def _whole(value: Any, name: str) -> int:
             return operator.index(value)
         except TypeError:
             pass
-    raise TypeError(f"{name} is {value!r} ({type(value).__name__}); expected a whole number such as {name}=3")
+    kind = type(value).__name__
+    shown = f"a {kind}" if hasattr(value, "dtype") else f"{value!r} ({kind})"  # an array's text says little
+    raise TypeError(f"{name} is {shown}; expected a whole number such as {name}=3")

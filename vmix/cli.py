@@ -1,6 +1,7 @@
 """The command line. JAX is imported inside the commands that need it, so that `--help` answers at once.
 
-Exit status: 0 done; 2 an error that the message explains, with no traceback (VMIX_DEBUG=1 shows it); 130 after Ctrl-C.
+Exit status: 0 done; 2 an error that the message explains, with no traceback (VMIX_DEBUG=1 shows it); 130 after Ctrl-C;
+143 after SIGTERM, which ends a fit as Ctrl-C does: its state is kept, and its run written.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from vmix.cli_options import (
     summary_line,
 )
 from vmix.configuring import from_file
+from vmix.signals import sigterm_as_interrupt
 from vmix.suggesting import unknown
 
 app = App(
@@ -258,11 +260,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after `vmix`; those of the process when None.
 
     Returns:
-        The exit status: 0, 2 or 130.
+        The exit status: 0, 2, 130 or 143.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), sigterm_as_interrupt() as seen:
         warnings.showwarning = _show_warning
-        return _run(sys.argv[1:] if arguments is None else list(arguments))
+        status = _run(sys.argv[1:] if arguments is None else list(arguments))
+        return 143 if seen and status == 130 else status
 
 
 def _run(words: list[str]) -> int:

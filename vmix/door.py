@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vmix.checks import as_data, check_same_length
+from vmix.checks import as_data, check_place, check_same_length
+from vmix.layout import Layout
 from vmix.plan import Plan
-from vmix.program import Program, as_program
+from vmix.program import GLOBAL, LATENT, Program, Site, as_program
+from vmix.recipe import Recipe
 
 
 def check_engine(engine: Any) -> None:
@@ -27,7 +29,9 @@ def check_engine(engine: Any) -> None:
     if isinstance(engine, type):
         raise TypeError(f"engine is the class {engine.__name__}; give an instance: engine={engine.__name__}()")
     if not callable(getattr(engine, "step", None)):
-        raise TypeError(f"engine must be SVI(...), EM(...) or Gibbs(...) from vmix.inference, found {engine!r}")
+        names = {"svi": "SVI", "em": "EM", "gibbs": "Gibbs"}
+        way = f": engine={names[engine.lower()]}()" if isinstance(engine, str) and engine.lower() in names else ""
+        raise TypeError(f"engine must be SVI(...), EM(...) or Gibbs(...) from vmix.inference, found {engine!r}{way}")
 
 
 def check_arrays(data: tuple, *, missing: str | None) -> tuple[np.ndarray, ...]:
@@ -57,8 +61,10 @@ def prepare(program: Any, arrays: tuple) -> Any:
     try:
         signature.bind(*arrays)
     except TypeError as error:
+        names = ", ".join(signature.parameters)
         raise ValueError(
-            f"program {wrapped.name} takes the data arrays {signature}; {len(arrays)} given: {error}"
+            f"program {wrapped.name} takes the data arrays ({names}); {len(arrays)} given; expected one for each, in "
+            f"this order: vmix.fit(program, {names or '...'})"
         ) from error
     check_record(wrapped, arrays)
     settle = getattr(wrapped.source, "with_data", None)
@@ -77,18 +83,18 @@ def check_record(program: Program, arrays: tuple) -> bool:
     return callable(check)
 
 
-def check_components(plan: Plan, num_rows: int) -> None:
+def check_components(program: Program, layout: Layout, num_rows: int) -> None:
     """Refuse more components than data, unless the program is a truncation that may leave components empty.
 
     Raises:
         ValueError: naming the site.
     """
-    num_rows *= plan.layout.cells_per_datum
-    if num_rows < 2 and plan.layout.discrete:
+    num_rows *= layout.cells_per_datum
+    if num_rows < 2 and layout.discrete:
         raise ValueError("the data have 1 row; a mixture needs two rows or more: give an array of shape (N, D)")
-    if getattr(plan.program.source, "may_be_empty", False):
+    if getattr(program.source, "may_be_empty", False):
         return
-    for name, size in plan.layout.discrete:
+    for name, size in layout.discrete:
         if size > num_rows:
             raise ValueError(
                 f"site {name!r} has {size} components, but there are only {num_rows} data; expected at least as many "
@@ -96,7 +102,7 @@ def check_components(plan: Plan, num_rows: int) -> None:
             )
 
 
-def check_labels(plan: Plan, observed: Mapping[str, Any] | None, num_rows: int) -> dict[str, Array] | None:
+def check_labels(layout: Layout, observed: Mapping[str, Any] | None, num_rows: int) -> dict[str, Array] | None:
     """Check the known values of discrete sites.
 
     Raises:
@@ -107,15 +113,16 @@ def check_labels(plan: Plan, observed: Mapping[str, Any] | None, num_rows: int) 
         return None
     if not isinstance(observed, Mapping):
         raise TypeError(f'observed must be a dict by site, as {{"c": labels}}, found {type(observed).__name__}')
-    sizes = dict(plan.layout.discrete)
+    sizes = dict(layout.discrete)
     labels = {}
     for name, values in observed.items():
         if name not in sizes:
-            raise ValueError(f"observed={{{name!r}: ...}}: the program's discrete sites are {sorted(sizes)}")
-        array, shape = np.asarray(values), _cell_shape(plan, num_rows)
+            raise ValueError(f"observed names {name!r}; the program's discrete sites are {sorted(sizes)}")
+        array, shape = np.asarray(values), _cell_shape(layout, num_rows)
         if array.shape != shape or array.dtype.kind not in "iu":
+            way = "one label a row: take argmax of one-hot rows" if array.ndim > len(shape) else "-1 where unknown"
             raise ValueError(
-                f"observed[{name!r}] must be whole numbers of shape {shape}, found {array.dtype} {array.shape}"
+                f"observed[{name!r}] must be whole numbers of shape {shape}, found {array.dtype} {array.shape}; {way}"
             )
         if array.min() < -1 or array.max() >= sizes[name]:
             raise ValueError(
@@ -126,7 +133,7 @@ def check_labels(plan: Plan, observed: Mapping[str, Any] | None, num_rows: int) 
     return labels or None
 
 
-def check_messages(plan: Plan, messages: Mapping[str, Any] | None, num_rows: int) -> dict[str, Array]:
+def check_messages(layout: Layout, messages: Mapping[str, Any] | None, num_rows: int) -> dict[str, Array]:
     """Check the messages about discrete sites: log potentials of their values, nats.
 
     Raises:
@@ -137,12 +144,18 @@ def check_messages(plan: Plan, messages: Mapping[str, Any] | None, num_rows: int
         return {}
     if not isinstance(messages, Mapping):
         raise TypeError(f'messages must be a dict by site, as {{"c": log_potentials}}, found {type(messages).__name__}')
-    sizes = dict(plan.layout.discrete)
+    sizes = dict(layout.discrete)
     found = {}
     for name, values in messages.items():
         if name not in sizes:
-            raise ValueError(f"messages={{{name!r}: ...}}: the program's discrete sites are {sorted(sizes)}")
-        array, shape = np.asarray(values, np.float32), (*_cell_shape(plan, num_rows), sizes[name])
+            raise ValueError(f"messages names {name!r}; the program's discrete sites are {sorted(sizes)}")
+        shape = (*_cell_shape(layout, num_rows), sizes[name])
+        try:
+            array = np.asarray(values, np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"messages[{name!r}] is not an array of numbers; expected log potentials, {shape}"
+            ) from error
         if array.shape != shape:
             raise ValueError(
                 f"messages[{name!r}] must have shape {shape}: log potentials of {sizes[name]} values; "
@@ -168,28 +181,74 @@ def join_messages(labels: Mapping[str, Array] | None, messages: Mapping[str, Arr
     return joined or None
 
 
-def _cell_shape(plan: Plan, num_rows: int) -> tuple[int, ...]:
-    return (num_rows,) if plan.layout.num_steps is None else (num_rows, plan.layout.num_steps)
+def _cell_shape(layout: Layout, num_rows: int) -> tuple[int, ...]:
+    return (num_rows,) if layout.num_steps is None else (num_rows, layout.num_steps)
+
+
+def check_start(sites: Mapping[str, Site], init: Any) -> None:
+    """Refuse starts of the wrong kind, unknown sites and wrong shapes, before anything is compiled.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    if not isinstance(init, Mapping):
+        if not (init is None or isinstance(init, Recipe | str)):
+            raise ValueError(
+                f"init must be a vmix.recipe.Recipe, a name or a dict of globals, found {type(init).__name__}"
+            )
+        if isinstance(init, str):
+            Recipe(clusters=init)
+        return
+    shapes = {n: s.shape for n, s in sites.items() if s.role == GLOBAL or (s.role == LATENT and not s.has_encoder)}
+    unknown = sorted(set(init) - set(shapes))
+    if unknown:
+        raise ValueError(f"init names {unknown}; the program's globals are {list(shapes)}")
+    for name, value in init.items():
+        if np.shape(value) != shapes[name]:
+            raise ValueError(f"init[{name!r}] has shape {np.shape(value)}; the site has shape {shapes[name]}")
+        if np.asarray(value).dtype.kind not in "biuf":
+            raise ValueError(f"init[{name!r}] is not an array of numbers, found {np.asarray(value).dtype}")
+
+
+def check_batch(engine: Any, num_rows: int) -> None:
+    """Refuse minibatches that are larger than the data.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    size = getattr(engine, "batch_size", None)
+    if size is not None and size > num_rows:
+        raise ValueError(
+            f"{engine.name}(batch_size=) is {size}, but there are only {num_rows} rows; expected at most as many: "
+            "leave it out (None) to take all of them at every step"
+        )
+
+
+def check_folder(folder: Any, every: Any) -> None:
+    """Refuse a folder to keep the state in that cannot be one, before anything is computed.
+
+    Raises:
+        TypeError: for what is no path.
+        NotADirectoryError: where a file is in the way.
+        ValueError: for seconds below 0.
+    """
+    if folder is None:
+        return
+    check_place(folder, "checkpoint")
+    if not (isinstance(every, int | float) and every >= 0):
+        raise ValueError(f"checkpoint_every must be seconds of at least 0, found {every!r}")
 
 
 def given_globals(plan: Plan, default: dict[str, Array], init: Mapping[str, Any]) -> dict[str, Array]:
     """The default values of the globals, those named in `init` replaced.
 
     Raises:
-        ValueError: for unknown sites, wrong shapes, or values outside the site's support.
+        ValueError: for values outside the site's support; names and shapes are `check_start`'s.
     """
-    unknown = sorted(set(init) - set(plan.globals))
-    if unknown:
-        raise ValueError(f"init names {unknown}; the program's globals are {list(plan.globals)}")
     values = dict(default)
     for name, value in init.items():
-        try:
-            array = jnp.asarray(value, values[name].dtype)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"init[{name!r}] is not an array of numbers: {error}") from error
-        if array.shape != values[name].shape:
-            raise ValueError(f"init[{name!r}] has shape {array.shape}; the site has shape {values[name].shape}")
+        array = jnp.asarray(value, values[name].dtype)
         if not bool(jnp.all(plan.supports[name](array))):
-            raise ValueError(f"init[{name!r}] lies outside the site's support, {plan.supports[name]}")
+            raise ValueError(f"init[{name!r}] lies outside the site's support, {plan.supports[name]}; give one inside")
         values[name] = array
     return values

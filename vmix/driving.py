@@ -23,6 +23,7 @@ from vmix.plan import Plan
 from vmix.processes import first_says, is_first, on_host, slowest
 from vmix.program import DISCRETE, GLOBAL
 from vmix.progress import Progress
+from vmix.recovering import Place, Recovery, Restart
 from vmix.results import History
 from vmix.resuming import Keeper
 from vmix.sharding import split, split_components
@@ -36,7 +37,15 @@ SIDE_BY_SIDE = 4_000_000
 
 
 class FitError(FloatingPointError):
-    """The objective is not finite; the message names the site and the step."""
+    """The objective is not finite; the message names the site and the step.
+
+    Attributes:
+        step: the step or sweep, counted from 0.
+    """
+
+    def __init__(self, text: str, step: int) -> None:
+        super().__init__(text)
+        self.step = step
 
 
 class ConvergenceWarning(UserWarning):
@@ -56,8 +65,10 @@ class Run:
         *,
         each: Callable[[int, Any, list[Info]], None] | None = None,
         keeper: Keeper | None = None,
+        recovery: Recovery | None = None,
     ) -> None:
-        self.stream, self.keeper = stream, keeper
+        self.stream, self.keeper, self.recovery = stream, keeper, recovery
+        engine = engine if recovery is None else recovery.engine
         self.plan, self.engine, self.data, self.progress, self.each = plan, engine, data, progress, each
         self.anneal = annealing(engine.anneal)
         # only full-data sweeps without networks are judged: the others' objectives are noisy
@@ -66,7 +77,15 @@ class Run:
         # at fixed sweeps: chunks follow the clock, and the result must not
         self.judged = MAX_CHUNK if self.tolerance is None else JUDGE_EVERY
         self.traces = 0
-        self.chunk = jax.jit(self._chunk) if stream is None else partial(self._streamed, stream)
+        self._compile()
+
+    def _compile(self) -> None:
+        stream = self.stream
+        self.chunk: Callable = jax.jit(lambda *given: self._chunk(*given))
+        if stream is not None:
+            self.stream = Stream(self.plan, self.engine, stream.arrays, stream.labels, seed=0)
+            self.stream.generator = stream.generator
+            self.chunk = partial(self._streamed, self.stream)
 
     def __call__(
         self, states: Any, first: int = 0, last: int | None = None, *, before: Info | None = None
@@ -75,6 +94,8 @@ class Run:
         total = self.engine.num_steps_total if last is None else min(last, self.engine.num_steps_total)
         infos: list[Info] = [] if before is None else [before]
         done, length, converged, interrupted = first, 1, False, False
+        if self.recovery is not None:
+            self.recovery.begin(Place(states, infos, done))
         with Progress(total, self.engine.step_name, enabled=self.progress) as bar:
             while done < total and not converged:
                 length = min(length, total - done, self.judged - done % self.judged)
@@ -86,7 +107,12 @@ class Run:
                 except KeyboardInterrupt:
                     interrupted = True
                     break
-                self._watch(info, states, done)
+                try:
+                    self._watch(info, states, new, done)
+                except FitError as error:
+                    states, infos, done = self._back(Place(states, infos, done), error)
+                    length = 1
+                    continue
                 states = new
                 infos.append(info)
                 done += length
@@ -102,15 +128,28 @@ class Run:
             self.keep(states, infos, done, converged=converged)
         if total == self.engine.num_steps_total and not converged and not interrupted:
             self._warn()
-        return states, History(joined(infos), converged, interrupted)
+        return states, History(joined(infos), converged, interrupted, self._nan_restarts())
+
+    def _back(self, place: Place, error: FitError) -> Place:
+        """Where to go on from after an objective that is not finite; the error itself where nothing else was asked."""
+        if self.recovery is None:
+            raise error
+        place = self.recovery.back(place, error)
+        self.engine = self.recovery.engine
+        self._compile()
+        return place
+
+    def _nan_restarts(self) -> tuple[Restart, ...]:
+        return () if self.recovery is None else self.recovery.taken
 
     def keep(self, states: Any, infos: list[Info], done: int, *, converged: bool = False) -> None:
         """Leave the state in the keeper's folder."""
         stream = None if self.stream is None else self.stream.generator.bit_generator.state
         assert self.keeper is not None
-        whole = on_host(states)
+        whole, restarts = on_host(states), [list(restart) for restart in self._nan_restarts()]
         if is_first():
-            self.keeper.keep(whole, joined(infos), done, converged=converged, stream=stream)
+            told = joined(infos)
+            self.keeper.keep(whole, told, done, converged=converged, stream=stream, nan_restarts=restarts)
 
     def _called(self, done: int, states: Any, infos: list[Info]) -> bool:
         """Call back; whether it ran to its end (False after Ctrl-C)."""
@@ -174,16 +213,16 @@ class Run:
         noise = 8 * np.finfo(tail.dtype).eps * np.abs(tail).max()
         return bool(np.all(np.abs(np.diff(tail, axis=1)) < max(self.tolerance, noise)))
 
-    def _watch(self, info: Info, states: Any, done: int) -> None:
+    def _watch(self, info: Info, states: Any, new: Any, done: int) -> None:
         """Stop at the first objective that is not finite, if it is so for every state."""
         finite = np.isfinite(info.objective)
         if finite.all(1).any():
             return
         step = done + int(np.argmin(finite[0]))
-        estimate = self.engine.estimate_of(self.plan, jax.tree.map(lambda a: a[0], states))
+        before, after = (self.engine.estimate_of(self.plan, jax.tree.map(lambda a: a[0], s)) for s in (states, new))
         with numpyro.validation_enabled(False):  # NumPyro would refuse the parameter that is to be named
-            reason = culprit(self.plan, estimate, self.data)
-        raise FitError(f"the objective is not finite at {self.engine.step_name} {step}: {reason}")
+            reason = culprit(self.plan, before, self.data) or lost(after)
+        raise FitError(f"the objective is not finite at {self.engine.step_name} {step}: {reason}", step)
 
     def _warn(self) -> None:
         if self.tolerance is not None:
@@ -195,14 +234,15 @@ class Run:
             )
 
 
-def culprit(plan: Plan, start: Start, data: Data) -> str:
-    """Which site's log density is not finite at the last good state, in words."""
+def culprit(plan: Plan, start: Start, data: Data) -> str | None:
+    """Which site's log density is not finite at the last good state, in words; None where all are."""
     size = min(data.num_rows, 2_000) if not plan.per_datum else data.num_rows
     args = tuple(a[:size] for a in data.args)
     latents, _ = guide_factors(plan, start.params, args, key=jax.random.key(0))  # any key: a diagnosis
     bad_global = [name for name, value in start.globals.items() if not bool(jnp.isfinite(value).all())]
     if bad_global:
-        return f"site {bad_global[0]!r} itself is not finite"
+        named = ", ".join(repr(name) for name in bad_global)
+        return f"the values of {named} are not finite: lower the learning rate, or give other starting values (init=)"
     for name in plan.globals:
         at = model_sites(plan, start.globals, latents, start.params, args)[name]
         if not bool(jnp.isfinite(at["fn"].log_prob(at["value"])).all()) and plan.sites[name].family in _CORNERS:
@@ -220,7 +260,19 @@ def culprit(plan: Plan, start: Start, data: Data) -> str:
                 f"site {name!r} has a log density that is not finite (rows {rows}); check its data and scale, or lower "
                 "the learning rate"
             )
-    return "every site's log density was finite before this step; lower the learning rate, or standardise the data"
+    return None
+
+
+def lost(start: Start) -> str:
+    """What is not finite after the step, in words."""
+    parts = {f"site {name!r}": value for name, value in start.globals.items()}
+    parts |= {f"network {name!r}": value for name, value in start.params.items()}
+    bad = [name for name, v in parts.items() if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(v))]
+    named = f"; it left {', '.join(bad)} not finite" if bad else ""
+    return (
+        f"every site's log density was finite before this step{named}: lower the learning rate, standardise the data, "
+        'or give on_nan="restart"'
+    )
 
 
 def joined(infos: list[Info]) -> Info | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 
 from vmix.log_joint import Expected
@@ -198,16 +199,11 @@ def annealing(option: tuple[float, int] | None) -> Annealing:
     return Annealing(float(first), int(steps))
 
 
-def check_options(engine: Any, *, positive: tuple[str, ...]) -> None:
-    """Refuse engine options that are not positive whole numbers.
+def scaled(optimizer: optax.GradientTransformation, factor: float) -> optax.GradientTransformation:
+    """An optimiser whose updates are `factor` times as large; its state is that of the optimiser."""
 
-    Raises:
-        ValueError: naming the option, what was found and what was expected.
-    """
-    for name in positive:
-        value = getattr(engine, name)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{engine.name}({name}=) must be a positive whole number, found {value!r}")
-    annealing(engine.anneal)
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = optimizer.update(grads, state, params)
+        return jax.tree.map(lambda u: factor * u, updates), state
+
+    return optax.GradientTransformation(optimizer.init, update)

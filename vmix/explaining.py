@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from vmix.checks import check_seed
 from vmix.engine import Engine
+from vmix.layout import Layout
 from vmix.plan import Plan, make_plan
 from vmix.program import DISCRETE, GLOBAL, NETWORK, OBSERVED
 
@@ -86,11 +88,17 @@ def explain(program: Any, *data: Any, engine: Engine, seed: int = 0, missing: st
     Returns:
         A table: site, role, shape, parents and children, update, exact or approximate, cost per sweep, and why.
     """
-    from vmix.door import check_arrays, prepare
+    from vmix.door import check_arrays, check_components, check_engine, prepare
 
+    check_engine(engine)
     arrays = check_arrays(data, missing=missing)
-    plan = make_plan(prepare(program, arrays), arrays, key=jax.random.key(seed), missing=missing is not None)
-    engine.check(plan, arrays[0].shape[0])
+    num_rows, program = len(arrays[0]), prepare(program, arrays)
+
+    def judge(_: Any, layout: Layout) -> None:
+        check_components(program, layout, num_rows)
+
+    plan = make_plan(program, arrays, key=jax.random.key(check_seed(seed)), missing=missing is not None, judge=judge)
+    engine.check(plan, num_rows)
     return explain_plan(plan, engine)
 
 

@@ -21,10 +21,13 @@ from jax.sharding import Mesh
 from vmix.checks import check_seed
 from vmix.door import (
     check_arrays,
+    check_batch,
     check_components,
     check_engine,
+    check_folder,
     check_labels,
     check_messages,
+    check_start,
     given_globals,
     join_messages,
     prepare,
@@ -32,13 +35,15 @@ from vmix.door import (
 from vmix.driving import ConvergenceWarning, FitError, Run, joined, stacked
 from vmix.engine import Data, Engine, Info, Start
 from vmix.enumeration import local_terms
+from vmix.layout import Layout
 from vmix.log_joint import model_sites
 from vmix.plan import Plan, make_plan
 from vmix.pretraining import first_values
 from vmix.processes import on_host
-from vmix.program import OBSERVED
+from vmix.program import OBSERVED, Program, Site
 from vmix.progress import Progress
 from vmix.recipe import Recipe, Stage
+from vmix.recovering import Recovery, Restart, check_on_nan, check_on_nan_word
 from vmix.results import Fit, History, settings_of
 from vmix.resuming import Keeper, density_digest, described_start, fingerprint
 from vmix.sharding import check_mesh, over, placed
@@ -64,6 +69,7 @@ def fit(
     mesh: Mesh | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 60.0,
+    on_nan: str = "stop",
 ) -> Fit:
     """Fit a program to data.
 
@@ -86,6 +92,9 @@ def fit(
         checkpoint: a folder in which the fit leaves its state as it goes. The same call goes on from there, to the
             same bits on the same device, however it was ended; when it has ended it gives the fit at once.
         checkpoint_every: seconds between two saves, at least.
+        on_nan: "stop" with an error when the objective is not finite any more, or "restart": go back to the last finite
+            state and on with steps a tenth as large, at most three times, each with a warning and a line in
+            `history["nan_restarts"]`.
 
     Returns:
         The fit.
@@ -108,13 +117,35 @@ def fit(
     check_engine(engine)
     if not (callback is None or callable(callback)):
         raise TypeError(f"callback must be a function of (number, make_fit), found {type(callback).__name__}")
+    if not (progress is None or isinstance(progress, bool)):
+        raise TypeError(f"progress must be True, False or None (where there is a terminal), found {progress!r}")
+    check_folder(checkpoint, checkpoint_every)
+    check_on_nan_word(on_nan)
     mesh = check_mesh(mesh)
     with over(mesh):
+        keeper = None if checkpoint is None else Keeper(checkpoint, checkpoint_every)
+
+        def look(program: Program, arrays: tuple, sites: Mapping[str, Site]) -> None:
+            if keeper is not None:
+                factors = (observed, messages, missing)
+                keeper.belongs_to(_identity(program, arrays, sites, engine, init, seed, factors))
+
         task = prepare_task(
-            program, data, engine, seed, observed=observed, messages=messages, missing=missing, mesh=mesh
+            program,
+            data,
+            engine,
+            seed,
+            init=init,
+            observed=observed,
+            messages=messages,
+            missing=missing,
+            mesh=mesh,
+            look=look,
         )
         plan, held = task.plan, task.data
-        keeper = _keeper(checkpoint, checkpoint_every, task, engine, init, seed, (observed, messages, missing))
+        check_on_nan(on_nan, plan, engine)
+        if keeper is not None:
+            keeper.belongs_to({**keeper.identity, "log density": density_digest(plan)})
         kept = None if keeper is None else keeper.found(_like(task, engine, seed))
         states, stages = (kept.states, kept.stages) if kept else begin(task, engine, init, seed, progress)
 
@@ -125,12 +156,16 @@ def fit(
             if callback is not None:
                 callback(done, lambda: finish(states, History(joined(infos), False, False)))
 
-        run = Run(plan, engine, held, progress, task.stream, each=each if callback else None, keeper=keeper)
+        taken = tuple(Restart(*restart) for restart in kept.nan_restarts) if kept else ()
+        recovery = Recovery(plan, engine, taken) if on_nan == "restart" else None
+        run = Run(
+            plan, engine, held, progress, task.stream, each=each if callback else None, keeper=keeper, recovery=recovery
+        )
         if kept is not None:
             if task.stream is not None:
                 task.stream.generator.bit_generator.state = kept.stream or {}
             if kept.converged:
-                return finish(states, History(kept.info, True, False))
+                return finish(states, History(kept.info, True, False, taken))
             return finish(*run(states, kept.done, before=kept.info))
         if keeper is not None:
             keeper.stages = stages
@@ -138,31 +173,24 @@ def fit(
         return finish(*run(states))
 
 
-def _keeper(
-    folder: str | Path | None, every: float, task: Task, engine: Engine, init: Any, seed: int, factors: tuple
-) -> Keeper | None:
-    """The folder to keep the state in, under the name of this very fit."""
-    if folder is None:
-        return None
-    if not (isinstance(every, int | float) and every >= 0):
-        raise ValueError(f"checkpoint_every must be seconds of at least 0, found {every!r}")
-    plan, (observed, messages, missing) = task.plan, factors
-    data = task.data.args if task.stream is None else task.stream.arrays
-    identity = {
-        "program": plan.program.name,
-        "settings": settings_of(plan.program.source),
-        "sites": [[site.name, site.role, site.family, list(site.shape)] for site in plan.sites.values()],
-        "log density": density_digest(plan),
+def _identity(
+    program: Program, arrays: tuple, sites: Mapping[str, Site], engine: Engine, init: Any, seed: int, factors: tuple
+) -> dict[str, Any]:
+    """Whose state a folder holds: all that can be told before the plan is made."""
+    observed, messages, missing = factors
+    return {
+        "program": program.name,
+        "settings": settings_of(program.source),
+        "sites": [[site.name, site.role, site.family, list(site.shape)] for site in sites.values()],
         "engine": engine.name,
         "options": settings_of(engine),
         "seed": seed,
-        "data": fingerprint(data),
+        "data": fingerprint(arrays),
         "start": described_start(init),
         "observed": described_start(observed),
         "messages": described_start(messages),
         "missing": missing,
     }
-    return Keeper(folder, every, identity)
 
 
 def _like(task: Task, engine: Engine, seed: int) -> Any:
@@ -187,19 +215,32 @@ def prepare_task(
     engine: Engine,
     seed: int,
     *,
+    init: Any,
     observed: Mapping[str, Any] | None,
     messages: Mapping[str, Any] | None,
     missing: str | None,
     mesh: Mesh | None = None,
+    look: Callable[[Program, tuple, Mapping[str, Site]], None] | None = None,
 ) -> Task:
-    """Check and plan; arguments and errors as for `fit`."""
+    """Check and plan; arguments and errors as for `fit`. `look` may refuse what was read, before a compilation."""
     arrays = check_arrays(data, missing=missing)
-    program = prepare(program, arrays)
-    plan = make_plan(program, arrays, key=_keys(seed)["plan"], missing=missing is not None)
     num_rows = arrays[0].shape[0]
-    check_components(plan, num_rows)
+    check_batch(engine, num_rows)
+    program = prepare(program, arrays)
+
+    def factors(layout: Layout) -> tuple[dict[str, Array] | None, dict[str, Array]]:
+        return check_labels(layout, observed, num_rows), check_messages(layout, messages, num_rows)
+
+    def judge(sites: Mapping[str, Site], layout: Layout) -> None:
+        check_components(program, layout, num_rows)
+        check_start(sites, init)
+        factors(layout)
+        if look is not None:
+            look(program, arrays, sites)
+
+    plan = make_plan(program, arrays, key=_keys(seed)["plan"], missing=missing is not None, judge=judge)
     engine.check(plan, num_rows)
-    labels = join_messages(check_labels(plan, observed, num_rows), check_messages(plan, messages, num_rows))
+    labels = join_messages(*factors(plan.layout))
     stream = Stream(plan, engine, arrays, labels, seed=seed) if is_streamed(arrays) else None
     held = hold(plan, arrays, labels) if stream is None else sample_rows(arrays, labels, seed=seed)
     return Task(plan, placed(held, mesh), stream)

@@ -79,7 +79,9 @@ def fit_many(
     """
     began = time.perf_counter()
     seeds = _checked(seeds, engine, halve_every)
-    task = prepare_task(program, data, engine, seeds[0], observed=observed, messages=messages, missing=missing)
+    task = prepare_task(
+        program, data, engine, seeds[0], init=init, observed=observed, messages=messages, missing=missing
+    )
     if task.stream is not None:
         raise ValueError("fit_many takes data in memory, found a memory-mapped array: use vmix.fit for each seed")
     begun, stages = [], dict[int, list[Stage]]()

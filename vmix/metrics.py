@@ -108,11 +108,16 @@ def _contingency(labels: Labels, predicted: Labels) -> np.ndarray:
 def _codes(labels: Labels, predicted: Labels) -> tuple[np.ndarray, np.ndarray]:
     codes = []
     for given, name in ((labels, "labels"), (predicted, "predicted")):
-        values = np.asarray(given)
+        try:
+            values = np.asarray(given)
+        except ValueError as error:
+            raise ValueError(f"{name} has rows of different lengths; expected one class per row, (N,)") from error
         if values.ndim != 1 or values.size == 0:
-            raise ValueError(
-                f"{name} has shape {values.shape}; expected one class per row, (N,): take argmax of probabilities"
-            )
+            way = "take argmax of probabilities" if values.ndim > 1 else "give one for each datum"
+            raise ValueError(f"{name} has shape {values.shape}; expected one class per row, (N,): {way}")
+        if values.dtype.kind == "O" and len({type(value) for value in values}) > 1:
+            kinds = sorted({type(value).__name__ for value in values})
+            raise ValueError(f"{name} mixes {', '.join(kinds)}; expected classes of one kind: drop or rename others")
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise ValueError(
                 f"{name} has NaN or infinity at row {np.argmin(np.isfinite(values))}; expected classes: drop it"

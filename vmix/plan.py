@@ -6,7 +6,7 @@ every global site by derivatives, at random points (`vmix.conditionals`). Engine
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,20 +30,17 @@ from vmix.program import (
     GLOBAL_FACTOR,
     LATENT,
     NETWORK,
-    OBSERVED,
     Program,
     ProgramError,
     Site,
     analyse,
     as_program,
-    find_data_plate,
     trace_sites,
 )
-from vmix.supports import SupportCheck
+from vmix.reading import enumerating, read_layout, refuse_coupled
+from vmix.supports import SupportCheck, refuse_parameters, sound_parameters
 
-MAX_STATES = 4096
 PLAN_ROWS = 256
-_OBSERVED = (OBSERVED, FACTOR, GLOBAL_FACTOR)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +109,10 @@ class Plan:
         return frozenset((name, *self.sites[name].children))
 
 
-def make_plan(program: Any, args: tuple, *, key: Array, missing: bool = False) -> Plan:
+Judge = Callable[[Mapping[str, Site], Layout], None]
+
+
+def make_plan(program: Any, args: tuple, *, key: Array, missing: bool = False, judge: Judge | None = None) -> Plan:
     """Derive the plan of a program for some data.
 
     Args:
@@ -120,6 +120,8 @@ def make_plan(program: Any, args: tuple, *, key: Array, missing: bool = False) -
         args: the data arrays, each with N rows; N may be a sample of the data.
         key: randomness for the points at which conditionals are verified.
         missing: whether NaN in the data means missing.
+        judge: called with the sites and the layout, once they are read and before anything is compiled; it refuses by
+            an error.
 
     Returns:
         The plan.
@@ -130,7 +132,9 @@ def make_plan(program: Any, args: tuple, *, key: Array, missing: bool = False) -
     """
     program = as_program(program)
     sites = analyse(program, args)
-    layout = _layout(sites, args)
+    layout = read_layout(sites, args)
+    if judge is not None:
+        judge(sites, layout)
     SupportCheck(program, missing=missing)(*args)
     keys = dict(zip(("values", "responsibilities", "verify"), jax.random.split(key, 3), strict=True))
     cut = PLAN_ROWS if _can_cut(sites, layout) else None
@@ -150,7 +154,7 @@ def bare_plan(
     """A plan without updates but those of the named sites, enough to predict with: what `vmix.load` needs."""
     program = as_program(program)
     sites = analyse(program, template)
-    layout = _layout(sites, template)
+    layout = read_layout(sites, template)
     num_rows = template[0].shape[0]
     plan = Plan(program, sites, layout, frames, {}, {}, {}, missing, {}, {}, template, num_rows)
     if not updates:
@@ -169,68 +173,19 @@ def _can_cut(sites: Mapping[str, Site], layout: Layout) -> bool:
     return layout.data_dim is not None and not own
 
 
-def _layout(sites: Mapping[str, Site], args: tuple) -> Layout:
-    plates = [plate for site in sites.values() for plate in site.plates]
-    nesting = max([-plate.dim for plate in plates], default=0)
-    nesting = max([nesting, *(len(site.batch_shape) for site in sites.values())])
-    local = [site for site in sites.values() if site.role in (DISCRETE, LATENT)]
-    data_dim = _data_dim(sites, args)
-    found = [site for site in local if site.role == DISCRETE]
-    discrete = tuple((site.name, site.num_values) for site in found if site.num_values is not None)
-    layout = Layout(data_dim, nesting, discrete, _num_steps(sites, discrete, data_dim))
-    for site in found:
-        if len([p for p in site.plates if p.size > 1]) > 1:
-            names = [plate.name for plate in site.plates]
-            raise ProgramError(
-                f"discrete site {site.name!r} stands in several plates {names}; vmix sums out one value per datum: "
-                "make each datum a row of its own, or write counts with a Multinomial"
-            )
-    if layout.num_states > MAX_STATES:
-        raise ProgramError(
-            f"the discrete sites {[name for name, _ in discrete]} have {layout.num_states} joint values, at most "
-            f"{MAX_STATES} are enumerated; use fewer values, or one site"
-        )
-    return layout
-
-
-def _num_steps(sites: Mapping[str, Site], discrete: tuple, data_dim: int | None) -> int | None:
-    """The steps of the structured discrete site; None without one."""
-    structured = [sites[name] for name, _ in discrete if sites[name].num_steps is not None]
-    if not structured:
-        return None
-    site = structured[0]
-    if len(discrete) > 1:
-        raise ProgramError(
-            f"site {site.name!r} ({site.family}) is structured, and there are other discrete sites beside it "
-            f"({[name for name, _ in discrete if name != site.name]}); one structured site alone can be summed out: "
-            "join the variables into one with the product of their values"
-        )
-    if data_dim != -1:
-        raise ProgramError(
-            f"site {site.name!r} ({site.family}) needs the data plate as the last plate (dim=-1); found dim={data_dim}"
-        )
-    return site.num_steps
-
-
-def _data_dim(sites: Mapping[str, Site], args: tuple) -> int | None:
-    raw = {
-        name: {"observed": s.role in _OBSERVED, "plates": s.plates, "num_values": s.num_values, "family": s.family}
-        for name, s in sites.items()
-        if s.role != NETWORK
-    }
-    plate = find_data_plate(raw, num_rows=args[0].shape[0])
-    return plate.dim if plate is not None else None
-
-
 def _initial_values(program: Program, sites: Mapping[str, Site], rows: tuple, key: Array, missing: bool) -> tuple:
     """Central values of the globals, fresh networks, draws of the latents, and the supports."""
     filled = tuple(fill_missing(a) if missing else a for a in rows)
     names = [name for name, site in sites.items() if site.role in (GLOBAL, LATENT)]
     networks = [name for name, site in sites.items() if site.role == NETWORK]
     encoded = [name for name in names if sites[name].has_encoder]
+    # what has no parents has the parameters that were written down, and the data's
+    roots = [
+        name for name, site in sites.items() if site.role not in (NETWORK, FACTOR, GLOBAL_FACTOR) and not site.parents
+    ]
     supports: dict[str, Any] = {}
 
-    def run(key: Array, *data: Array) -> tuple[dict, dict, dict]:
+    def run(key: Array, *data: Array) -> tuple[dict, dict, dict, dict]:
         guided = handlers.trace(handlers.seed(program.guide, key)).get_trace(*data) if program.guide else {}
         latents = {name: guided[name]["value"] for name in encoded}
         seeded = handlers.substitute(handlers.seed(program.model, key), substitute_fn=central)
@@ -238,9 +193,11 @@ def _initial_values(program: Program, sites: Mapping[str, Site], rows: tuple, ke
         supports.update({name: trace[name]["fn"].support for name in names})
         both = {**guided, **trace}
         values = {name: both[name]["value"] for name in names if name not in encoded}
-        return values, {name: both[name]["value"] for name in networks}, latents
+        sound = {name: sound_parameters(trace[name]["fn"]) for name in roots}
+        return values, {name: both[name]["value"] for name in networks}, latents, sound
 
-    initial, params, latents = jit_once(run)(key, *filled)
+    initial, params, latents, sound = jit_once(run)(key, *filled)
+    refuse_parameters(sound, sites)
     for name, support in supports.items():
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(support)):
             raise ProgramError(
@@ -277,7 +234,10 @@ def _compressed(plan: Plan, args: tuple, rows: tuple, latents: dict) -> tuple[di
             info = plan.sites[name]
             if info.is_global_term or info.role in (DISCRETE, NETWORK) or name in plan.per_datum:
                 continue
-            if not is_enumerated(plan.layout, site["fn"].batch_shape) and not _has_global_parent(plan, info):
+            enumerated = is_enumerated(plan.layout, site["fn"].batch_shape)
+            if not enumerated:
+                refuse_coupled(info, plan.layout)
+            if not enumerated and not _has_global_parent(plan, info):
                 found[name] = (None, "does not depend on a global")
                 continue
             _check_steps(plan, info, site)
@@ -285,7 +245,8 @@ def _compressed(plan: Plan, args: tuple, rows: tuple, latents: dict) -> tuple[di
             fixed_mask = masked and _has_fixed_mask(plan, name, rows, latents)
             found[name] = compressible(plan.layout, site, fixed_mask=fixed_mask)
 
-    jax.eval_shape(look, plan.initial, plan.params, rows)
+    with enumerating(plan.program.name, plan.layout):
+        jax.eval_shape(look, plan.initial, plan.params, rows)
     chosen = [name for name, (family, _) in found.items() if family is not None]
     reasons = {name: why for name, (_, why) in found.items()}
     if chosen:

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from numpyro import handlers
 
-from vmix.checks import as_data, check_positive_int, check_same_length, check_seed, check_width
+from vmix.checks import as_data, check_index, check_positive_int, check_same_length, check_seed, check_width
 from vmix.door import check_record
 from vmix.enumeration import has_steps
 from vmix.free_energy import Evaluation, evaluate
@@ -91,12 +91,12 @@ class Predictor:
         check_positive_int(num_samples, "num_samples")
         check_seed(seed)
         discrete = self.plan.layout.discrete
-        if component is not None and not (discrete and 0 <= component < self.plan.layout.num_states):
+        if component is not None and not discrete:
             raise ValueError(
-                f"component is {component!r}; this fit has components 0..{self.plan.layout.num_states - 1}"
-                if discrete
-                else f"component is {component!r}, but program {self.plan.program.name} has no components"
+                f"component is {component!r}, but program {self.plan.program.name} has no components; leave it out"
             )
+        if component is not None:
+            component = check_index(component, self.plan.layout.num_states, "component")
         fixed = {}
         if component is not None:
             fixed = {name: jnp.asarray(v[component]) for name, v in self.plan.layout.state_values().items()}
@@ -118,7 +118,9 @@ class Predictor:
     def _check(self, data: tuple) -> tuple[np.ndarray, ...]:
         template = self.plan.template
         if len(data) != len(template):
-            raise ValueError(f"{len(data)} data array(s) given; the program was fitted to {len(template)}")
+            raise ValueError(
+                f"{len(data)} data array(s) given; the program was fitted to {len(template)}: give as many, in order"
+            )
         stuck = [name for name in self.plan.per_datum if name not in self.plan.conditionals]
         if stuck:
             raise ProgramError(
@@ -130,7 +132,10 @@ class Predictor:
         for array, name, like in zip(data, names, template, strict=True):
             found = as_data(array, name=name, allow_missing=self.plan.missing)
             if found.ndim != like.ndim:
-                raise ValueError(f"{name} has {found.ndim} dimension(s); this model was fitted to {like.ndim}")
+                raise ValueError(
+                    f"{name} has {found.ndim} dimension(s), shape {found.shape}; this model was fitted to {like.ndim}: "
+                    "one row is x[None]"
+                )
             self._check_shape(found, like, name)
             if found.dtype.kind == "f" and like.dtype.kind in "iu" and (found != np.floor(found)).any():
                 raise ValueError(

@@ -11,6 +11,7 @@ from jax import Array
 
 from vmix.checks import check_counts, first_rows, warn_constant_columns
 
+_WIDEST = 1e15
 _EDGE = 1e-6  # fractions stay inside (0, 1), where their prior is
 Record = TypeVar("Record")
 Value = TypeVar("Value")
@@ -36,7 +37,8 @@ def data_scale(x: Any, *, num_components: int) -> DataScale:
         and is named in a warning.
 
     Raises:
-        ValueError: if x is not two-dimensional, or every column of it is constant.
+        ValueError: if x is not two-dimensional, every column of it is constant, or its columns spread so far or so
+            little that float32 cannot hold their squares.
     """
     x = first_rows(x)
     if x.ndim != 2:
@@ -45,11 +47,22 @@ def data_scale(x: Any, *, num_components: int) -> DataScale:
     wide = x.astype(np.float64, copy=False)
     loc = np.nanmean(wide, 0)
     std = np.nanstd(wide, 0)
+    _refuse_extremes(std)
     positive = std[std > 1e-7 * np.maximum(np.abs(loc), 1e-30)]
     floor = 0.05 * np.median(positive) if positive.size else 1.0
     std = np.maximum(std, floor)
     width = std / num_components ** (1.0 / x.shape[1])
     return DataScale(_floats(loc), _floats(3.0 * std), _floats(width))
+
+
+def _refuse_extremes(std: np.ndarray) -> None:
+    """Refuse spreads whose squares, or the squares' inverses, leave the range of float32."""
+    for column, value in enumerate(std):
+        if value > _WIDEST or 0 < value < 1 / _WIDEST:
+            raise ValueError(
+                f"x spreads by {value:.1g} in column {column}; expected standard deviations from {1 / _WIDEST:g} to "
+                f"{_WIDEST:g}, whose squares float32 can hold: standardise it, x / x.std(0)"
+            )
 
 
 def settle(model: Record, **values: Any) -> Record:

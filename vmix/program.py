@@ -20,6 +20,7 @@ from numpyro.infer.inspect import get_dependencies
 from vmix.checks import first_rows
 from vmix.distributions.structured import StructuredDiscrete
 from vmix.families import unwrap
+from vmix.program_errors import ProgramError, digest, running
 
 OBSERVED = "observed"
 DISCRETE = "discrete local"
@@ -28,10 +29,6 @@ GLOBAL = "global"
 NETWORK = "network"
 FACTOR = "factor"
 GLOBAL_FACTOR = "global factor"
-
-
-class ProgramError(ValueError):
-    """The program cannot be read or fitted; the message names the site, the reason and the way out."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +145,7 @@ def analyse(program: Program, args: tuple) -> dict[str, Site]:
     Raises:
         ProgramError: if the program cannot be traced, or observes nothing.
     """
-    found = _abstract_sites(program.model, args, program.name)
+    found = _abstract_sites(program.model, args, program.name, again=True)
     samples = {name: site for name, site in found.items() if site["type"] == "sample"}
     if not any(site["observed"] for site in samples.values()):
         raise ProgramError(
@@ -160,6 +157,7 @@ def analyse(program: Program, args: tuple) -> dict[str, Site]:
     networks = {name: site for name, site in found.items() if site["type"] == "param"}
     if program.guide is not None:
         guided = _abstract_sites(program.guide, args, f"{program.name}'s guide")
+        _refuse_strangers(guided, samples, program.name)
         encoded = {name for name, site in guided.items() if site["type"] == "sample"}
         networks |= {name: site for name, site in guided.items() if site["type"] == "param"}
     plate = find_data_plate(samples, num_rows=args[0].shape[0])
@@ -196,10 +194,20 @@ def _site(name: str, raw: dict, plate: Plate | None, encoded: bool, parents: tup
         role = OBSERVED
     elif raw["discrete"]:
         role = DISCRETE
+        if not local and raw["plates"] and plate is not None:
+            raise ProgramError(
+                f"site {name!r} is discrete and stands in plate {raw['plates'][0].name!r}, but the observed sites "
+                f"stand in plate {plate.name!r}; write both under one plate over the rows of the data"
+            )
         if not local:
             raise ProgramError(
                 f"site {name!r} is a discrete global; vmix sums out discrete sites inside the data plate: "
                 f'move it under `numpyro.plate("data", ...)`, or fit one program per value'
+            )
+        if raw["num_values"] is None and raw["event_dim"]:
+            raise ProgramError(
+                f"site {name!r} is discrete with {raw['event_dim']} event dimension(s) ({raw['family']}); "
+                "expected one value a datum: write one site for each entry, or a MarkovChain over steps"
             )
         if raw["num_values"] is None:
             raise ProgramError(
@@ -235,6 +243,18 @@ def _refuse_partial_observation(samples: dict[str, dict]) -> None:
             )
 
 
+def _refuse_strangers(guided: dict[str, dict], samples: dict[str, dict], program: str) -> None:
+    """Refuse a guide that samples what the program does not, or observes something."""
+    hidden = [name for name, site in samples.items() if not site["observed"]]
+    for name, site in guided.items():
+        if site["type"] == "sample" and site["family"] != "Unit" and (name not in hidden or site["observed"]):
+            what = "observes" if site["observed"] else "samples"
+            raise ProgramError(
+                f"{program}'s guide {what} site {name!r}; expected it to sample latents of the program alone, by their "
+                f"names: {hidden}"
+            )
+
+
 def _check_factors(sites: dict[str, Site]) -> None:
     for site in sites.values():
         inside = [p for p in site.parents if sites[p].role == DISCRETE or sites[p].has_encoder]
@@ -245,7 +265,7 @@ def _check_factors(sites: dict[str, Site]) -> None:
             )
 
 
-def _abstract_sites(fn: Callable[..., Any], args: tuple, name: str) -> dict[str, dict]:
+def _abstract_sites(fn: Callable[..., Any], args: tuple, name: str, *, again: bool = False) -> dict[str, dict]:
     found: dict[str, dict] = {}
 
     def run(key: Array, *data: Array) -> None:
@@ -253,26 +273,14 @@ def _abstract_sites(fn: Callable[..., Any], args: tuple, name: str) -> dict[str,
             if site["type"] in ("sample", "param"):
                 found[site["name"]] = _describe(site)
 
-    try:
-        jax.eval_shape(run, jax.random.key(0), *args)
-    except ProgramError:
-        raise
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerBoolConversionError) as error:
-        raise ProgramError(
-            f"{name} takes a Python decision (if, while, int, float) on a latent or data value, which is not known "
-            "when the program is read; use jnp.where or jax.lax.cond, or a discrete site"
-        ) from error
-    except AssertionError as error:  # NumPyro asserts that names are unique, among other things
-        raise ProgramError(f"{name} is not a program that NumPyro can run: {error or 'an assertion failed'}") from error
-    except TypeError as error:
-        raise ProgramError(
-            f"{name} could not be run on {len(args)} data array(s) of shapes "
-            f"{[tuple(a.shape) for a in args]}: {str(error).splitlines()[0]}"
-        ) from error
-    except ValueError as error:
-        raise ProgramError(
-            f"{name} could not be run on data of shapes {[tuple(a.shape) for a in args]}: {str(error).splitlines()[0]}"
-        ) from error
+    with running(name, args):
+        first, second = (lambda *given: run(*given) for _ in range(2))  # JAX would not run one function twice
+        traced = jax.make_jaxpr(first)(jax.random.key(0), *args)
+        if again and digest(jax.make_jaxpr(second)(jax.random.key(0), *args)) != digest(traced):
+            raise ProgramError(
+                f"{name} is not the same when it runs twice: it draws numbers of its own, as by np.random, or keeps "
+                "something from run to run; draw with numpyro.sample, and let it depend on its arguments alone"
+            )
     return found
 
 
@@ -337,7 +345,7 @@ def _num_values(fn: dist.Distribution) -> int | None:
 
 def _parents(program: Program, args: tuple, samples: dict[str, dict]) -> dict[str, tuple[str, ...]]:
     # the data are concrete here, and NumPyro would warn of grey Bernoulli values; vmix.supports judges them
-    with numpyro.validation_enabled(False):
+    with numpyro.validation_enabled(False), running(program.name, args):
         # as JAX arrays: a program may index its data with a site, which NumPy's arrays refuse
         rows = tuple(jax.numpy.asarray(first_rows(a)) for a in args)
         found = get_dependencies(program.model, rows)["prior_dependencies"]

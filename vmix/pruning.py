@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -28,8 +29,8 @@ def check_least(least: float) -> None:
     Raises:
         ValueError: if it is not in [0, 1).
     """
-    if not 0.0 <= least < 1.0:
-        raise ValueError(f"least must be a share of the data in [0, 1), found {least!r}")
+    if not isinstance(least, Real) or not 0.0 <= least < 1.0:
+        raise ValueError(f"least must be a share of the data in [0, 1), found {least!r}: 0.01 is 1 % of them")
 
 
 def pruned(fit: Fit, shares: np.ndarray, least: float) -> Fit:

@@ -5,9 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from vmix.options import Range, checked
+
 CLUSTERS = ("k-means", "random", "merge", "evidence", "prior")
 
 
+@checked(
+    clusters=CLUSTERS,
+    pretrain_epochs=0,
+    noise=Range(0.0, below=1.0),
+    distort=0.0,
+    mixture_moves=0,
+    mixture_beta=Range(above=0.0, most=1.0),
+)
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How to begin.
@@ -44,20 +54,6 @@ class Recipe:
     mixture_sweeps: int = 60
     mixture_beta: float = 1.0
     mixture_moves: int = 0
-
-    def __post_init__(self) -> None:
-        if self.clusters not in CLUSTERS:
-            raise ValueError(f"clusters must be one of {', '.join(CLUSTERS)}, found {self.clusters!r}")
-        if not 0.0 <= self.noise < 1.0:
-            raise ValueError(f"noise must be a fraction in [0, 1), found {self.noise!r}")
-        if not self.distort >= 0.0:
-            raise ValueError(f"distort must be at least 0, found {self.distort!r}")
-        if not (isinstance(self.views, int) and self.views >= 1):
-            raise ValueError(f"views must be a whole number of at least 1, found {self.views!r}")
-        if not (isinstance(self.mixture_moves, int) and self.mixture_moves >= 0):
-            raise ValueError(f"mixture_moves must be a whole number of at least 0, found {self.mixture_moves!r}")
-        if not 0.0 < self.mixture_beta <= 1.0:
-            raise ValueError(f"mixture_beta must be in (0, 1], found {self.mixture_beta!r}")
 
 
 class Stage(NamedTuple):

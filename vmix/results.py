@@ -1,4 +1,5 @@
 """What a fit returns, and how it is saved and loaded."""
+# Length: what a fit holds, what is saved and what is loaded must agree with each other.
 
 from __future__ import annotations
 
@@ -37,6 +38,7 @@ class History(NamedTuple):
     info: Info | None
     converged: bool
     interrupted: bool
+    nan_restarts: tuple = ()
 
     def finals(self) -> np.ndarray:
         """The objective each state is judged by: its mean over the last twentieth of the steps, shape (states,)."""
@@ -261,10 +263,11 @@ class Fit:
         Returns:
             The path.
         """
-        from vmix.report import write_report
-        from vmix.runs import compute_metrics
+        from vmix.report import compute_metrics, write_report
 
         given = None if labels is None else np.asarray(labels)
+        if not data:
+            raise TypeError("report needs the data that the fit is shown on: fit.report(path, x)")
         metrics = compute_metrics(self, data[0], given)
         return write_report(self, path, data=np.asarray(data[0]), labels=given, metrics=metrics)
 
@@ -370,6 +373,8 @@ def _treatment(settings: Mapping[str, Any]) -> str:
 def _history_record(engine: Engine, history: History, stages: list[Stage]) -> dict[str, Any]:
     record: dict[str, Any] = {"unit": UNIT, "step_name": engine.step_name, "stages": [s._asdict() for s in stages]}
     record["restarts"] = None
+    if history.nan_restarts:
+        record["nan_restarts"] = [restart._asdict() for restart in history.nan_restarts]
     if history.info is None:
         return record | {"objective": np.zeros(0)}
     several = history.info.objective.shape[0] > 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from vmix import checkpoint
 from vmix.engine import Info
 from vmix.enumeration import fill_missing
 from vmix.plan import Plan
-from vmix.program import trace_sites
+from vmix.program import digest, trace_sites
 from vmix.recipe import Recipe, Stage
 
 _KIND = "state of a fit"
@@ -37,6 +37,7 @@ class Kept(NamedTuple):
     converged: bool
     stages: list[Stage]
     stream: dict[str, Any] | None
+    nan_restarts: list[list]
 
 
 class Keeper:
@@ -45,28 +46,28 @@ class Keeper:
     Args:
         folder: where the state is kept; made when missing.
         every: seconds between two saves, at least.
-        identity: whose state it is, JSON-able.
     """
 
-    def __init__(self, folder: str | Path, every: float, identity: Mapping[str, Any]) -> None:
+    def __init__(self, folder: str | Path, every: float) -> None:
         self.folder, self.every = Path(folder), every
-        self.identity = checkpoint.jsonable(identity)
+        self.identity: dict[str, Any] = {}
         self.stages: list[Stage] = []
         self._last = 0.0
 
-    def found(self, like: Any) -> Kept | None:
-        """What was kept before, if anything.
+    def belongs_to(self, identity: Mapping[str, Any]) -> None:
+        """Say whose state it is, and refuse a folder that holds another's.
 
         Args:
-            like: states of the same structure, shapes or arrays.
+            identity: program, data, engine, seed and the like, JSON-able.
 
         Raises:
-            ValueError: if the folder holds something else, or the state of another fit.
+            ValueError: if the folder holds something else, or the state of another fit; with what differs.
             vmix.checkpoint.CheckpointCorrupt: if a file was damaged.
         """
+        self.identity = checkpoint.jsonable(identity)
         if not (self.folder / checkpoint.MANIFEST).exists():
-            return None
-        tree, config = checkpoint.load(self.folder)
+            return
+        config = checkpoint.load_config(self.folder)
         if config.get("kind") != _KIND:
             raise ValueError(f"checkpoint={str(self.folder)!r} holds something else: give a folder of its own")
         there = config["identity"]
@@ -79,20 +80,42 @@ class Keeper:
                 f"checkpoint={str(self.folder)!r} holds the state of another fit ({shown}): give another folder, or "
                 "remove this one"
             )
+
+    def found(self, like: Any) -> Kept | None:
+        """What was kept before, if anything.
+
+        Args:
+            like: states of the same structure, shapes or arrays.
+
+        Raises:
+            ValueError: if it was kept by another version of the engine.
+            vmix.checkpoint.CheckpointCorrupt: if a file was damaged.
+        """
+        if not (self.folder / checkpoint.MANIFEST).exists():
+            return None
+        tree, config = checkpoint.load(self.folder)
         leaves, structure = jax.tree.flatten(like)
         if len(leaves) != len(tree["states"]):
             raise ValueError(f"checkpoint={str(self.folder)!r} is of another version of the engine: remove it")
         self.stages = [Stage(*stage) for stage in config["stages"]]
         states = jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in tree["states"]])
         info = None if tree["info"] is None else Info(**tree["info"])
-        return Kept(states, info, config["done"], config["converged"], self.stages, config["stream"])
+        restarts = config.get("nan_restarts", [])
+        return Kept(states, info, config["done"], config["converged"], self.stages, config["stream"], restarts)
 
     def due(self) -> bool:
         """Whether it is time for another save."""
         return time.monotonic() - self._last >= self.every
 
     def keep(
-        self, states: Any, info: Info | None, done: int, *, converged: bool, stream: Mapping[str, Any] | None
+        self,
+        states: Any,
+        info: Info | None,
+        done: int,
+        *,
+        converged: bool,
+        stream: Mapping[str, Any] | None,
+        nan_restarts: Sequence = (),
     ) -> None:
         """Save the state; a disk that is full is told of, and the fit goes on.
 
@@ -101,6 +124,7 @@ class Keeper:
         """
         tree = {"states": jax.tree.leaves(states), "info": None if info is None else info._asdict()}
         config = {"kind": _KIND, "identity": self.identity, "done": done, "converged": converged, "stream": stream}
+        config["nan_restarts"] = list(nan_restarts)
         try:
             checkpoint.save(self.folder, tree, config | {"stages": [list(stage) for stage in self.stages]})
         except OSError as error:
@@ -134,9 +158,7 @@ def density_digest(plan: Plan) -> str:
         sites = trace_sites(plan.program.model, rows, key=key, values={})
         return {name: s["fn"].log_prob(s["value"]).sum() for name, s in sites.items() if s["type"] == "sample"}
 
-    traced = jax.make_jaxpr(densities)(jax.random.key(0))
-    consts = [np.asarray(c).tobytes() for c in traced.consts if not jnp.issubdtype(c.dtype, jax.dtypes.prng_key)]
-    return hashlib.sha256(b"".join([str(traced.jaxpr).encode(), *consts])).hexdigest()[:16]
+    return digest(jax.make_jaxpr(densities)(jax.random.key(0)))
 
 
 def described_start(init: Any) -> Any:

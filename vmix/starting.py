@@ -7,7 +7,6 @@ Every stage reads the plan, so a program of the user's own gets the same start a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from jax import Array
@@ -20,21 +19,15 @@ from vmix.program import NETWORK, ProgramError
 from vmix.recipe import Recipe, Stage
 
 
-def recipe_of(plan: Plan, choice: Any) -> Recipe:
-    """The recipe asked for, the program's own, or the default.
-
-    Raises:
-        ValueError: if `choice` is not a recipe or one of its names.
-    """
+def recipe_of(plan: Plan, choice: Recipe | str | None) -> Recipe:
+    """The recipe asked for, or that of the program with the clustering of this name, or the program's own."""
     own = getattr(plan.program.source, "recipe", None)
     default = own if isinstance(own, Recipe) else Recipe()
     if choice is None:
         return default
-    if isinstance(choice, Recipe):
-        return choice
     if isinstance(choice, str):
         return Recipe(**{**default.__dict__, "clusters": choice})
-    raise ValueError(f"init must be a vmix.starting.Recipe, a name or a dict of globals, found {type(choice).__name__}")
+    return choice
 
 
 def describe(plan: Plan, recipe: Recipe) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ from vmix.checks import first_rows
 from vmix.compilation import jit_once
 from vmix.families import unwrap
 from vmix.families_protocol import Atom
-from vmix.program import Program, trace_sites
+from vmix.program import Program, ProgramError, Site, trace_sites
 
 _WORDS = (
     (constraints.nonnegative_integer, "counts 0, 1, 2, ..."),
@@ -225,3 +225,40 @@ def _shown(value: Array) -> str:
     if value.ndim == 0:
         return f"{value.item():g}"
     return np.array2string(np.asarray(value), precision=6, separator=", ", threshold=8)
+
+
+def sound_parameters(fn: Any) -> dict[str, Array]:
+    """Whether each parameter of a distribution obeys its constraint, by name; under `jit` NumPyro does not judge."""
+    found: dict[str, Array] = {}
+    while fn is not None:
+        for name, constraint in fn.arg_constraints.items():
+            if name in vars(fn) and not constraints.is_dependent(constraint):
+                found[name] = jnp.all(_obeys(constraint, getattr(fn, name)))
+        fn = getattr(fn, "base_dist", None)
+    return found
+
+
+def _obeys(constraint: Any, value: Any) -> Array:
+    """NumPyro's own verdict; of a simplex with room for the rounding of a sum of many float32."""
+    if constraint is constraints.simplex:
+        return (jnp.abs(value.sum(-1) - 1.0) < 1e-3) & (value >= 0.0).all(-1)
+    return jnp.asarray(constraint(value))
+
+
+def refuse_parameters(sound: Mapping[str, Mapping[str, Array]], sites: Mapping[str, Site]) -> None:
+    """Refuse parameters outside of their range.
+
+    Args:
+        sound: what `sound_parameters` found, by site.
+        sites: the program's sites.
+
+    Raises:
+        ProgramError: naming the site, its distribution and the parameter.
+    """
+    for name, verdicts in sound.items():
+        bad = [parameter for parameter, verdict in verdicts.items() if not bool(verdict)]
+        if bad:
+            raise ProgramError(
+                f"site {name!r} is {sites[name].family} with {bad[0]} out of its range; give scales, rates and "
+                "concentrations above 0, probabilities that sum to 1, and positive definite matrices"
+            )

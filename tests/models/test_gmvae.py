@@ -138,8 +138,8 @@ def test_separate_classes_are_found(engine, relaxation, three_classes):
     ("options", "message"),
     [
         ({"relaxation": "gumbel"}, r'relaxation must be None, "soft" or "hard", found \'gumbel\''),
-        ({"temperature": 0.0}, "temperature must be above 0, found 0.0"),
-        ({"prior_temperature": -1.0}, "prior_temperature must be above 0, found -1.0"),
+        ({"temperature": 0.0}, r"temperature=\) must be a finite number above 0, found 0.0"),
+        ({"prior_temperature": -1.0}, r"prior_temperature=\) must be a finite number above 0, found -1.0"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

@@ -131,6 +131,7 @@ def test_what_cannot_be_saved_is_refused_before_anything_is_written(tmp_path, tr
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("which", ["manifest", "arrays"])
 def test_a_flipped_bit_anywhere_is_refused(tmp_path, which):
     checkpoint.save(tmp_path, TREE, CONFIG)
@@ -148,6 +149,7 @@ def test_a_flipped_bit_anywhere_is_refused(tmp_path, which):
     checkpoint.load(tmp_path)
 
 
+@pytest.mark.faults
 def test_truncated_longer_empty_and_missing_files_are_refused(tmp_path):
     checkpoint.save(tmp_path, TREE, CONFIG)
     for file in (tmp_path / "manifest.json", the_arrays(tmp_path)):
@@ -160,10 +162,11 @@ def test_truncated_longer_empty_and_missing_files_are_refused(tmp_path):
         with pytest.raises(CheckpointCorrupt, match=f"{file.name}: is missing"):
             checkpoint.load(tmp_path)
         file.write_bytes(whole)
-    with pytest.raises(FileNotFoundError, match="is no folder"):
+    with pytest.raises(FileNotFoundError, match="is not there; expected a folder"):
         checkpoint.load(tmp_path / "none")
 
 
+@pytest.mark.faults
 def test_arrays_of_another_checkpoint_are_refused(tmp_path):
     for name, fill in (("a", 1.0), ("b", 2.0)):
         checkpoint.save(tmp_path / name, {"loc": np.full(3, fill)}, {})
@@ -179,6 +182,7 @@ def test_another_format_version_is_refused_with_the_way_out(tmp_path):
         checkpoint.load(tmp_path)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", ["../arrays-0123456789abcdef.safetensors", "/etc/passwd", "other.safetensors"])
 def test_a_manifest_cannot_name_a_file_elsewhere(tmp_path, name):
     checkpoint.save(tmp_path, {}, {})
@@ -194,6 +198,7 @@ def test_saving_again_replaces_and_leaves_nothing_behind(tmp_path):
     assert checkpoint.load(tmp_path)[1] == {"sweep": 2}
 
 
+@pytest.mark.faults
 def test_leftovers_of_a_kill_are_swept_once_old_and_other_files_are_left_alone(tmp_path):
     old, young, foreign = (
         tmp_path / name for name in (f"arrays-{'0' * 16}.safetensors", f"manifest-{'1' * 16}.tmp", "a.csv")
@@ -219,6 +224,7 @@ def fail_at(monkeypatch, function, count):
     monkeypatch.setattr(os, function, failing)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(("function", "count"), [("fsync", 1), ("fsync", 2), ("fsync", 3), ("replace", 1)])
 def test_a_full_disk_leaves_the_previous_checkpoint_byte_for_byte(tmp_path, monkeypatch, function, count):
     checkpoint.save(tmp_path / "run", TREE, CONFIG)
@@ -235,6 +241,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_byte_for_byte(tmp_path, monk
     assert not (tmp_path / "fresh").exists()
 
 
+@pytest.mark.faults
 def test_a_failure_or_interrupt_after_the_rename_leaves_the_new_checkpoint_whole(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, {}, {"sweep": 1})
     with monkeypatch.context() as patch:

@@ -61,11 +61,11 @@ def test_jax_array_is_taken():
         ([["a", "b"]], "x holds text.*encode"),
         (np.array([[1, None]]), "x holds Python objects"),
         (np.ones((2, 2), complex), "x holds complex numbers"),
-        (np.array(["2020-01-01"], "M8[D]"), "x holds dtype datetime64"),
+        (np.array(["2020-01-01"], "M8[D]"), "x holds dates"),
         (np.zeros(2, "i4,f4"), "x holds records"),
         (sparse.csr_matrix(np.eye(2)), r"x is sparse.*call x\.toarray\(\)"),
         (np.ma.masked_equal([1, 2], 1), "x is a masked array.*missing="),
-        (Frame([[1.0]], text=["city"]), r"columns \['city'\] hold no numbers"),
+        (Frame([[1.0]], text=["city"]), r"x has columns without numbers \('city'\)"),
     ],
 )
 def test_wrong_kinds_are_refused_by_name(given, match):

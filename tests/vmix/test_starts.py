@@ -206,10 +206,13 @@ def test_what_needs_codes_is_refused_without_encoders(option):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"views": 0}, "views must be a whole number of at least 1, found 0"),
-        ({"mixture_moves": -1}, "mixture_moves must be a whole number of at least 0, found -1"),
-        ({"distort": -1.0}, "distort must be at least 0, found -1.0"),
-        ({"clusters": "ward"}, "clusters must be one of k-means, random, merge, evidence, prior, found 'ward'"),
+        ({"views": 0}, r"views=\) must be a positive whole number, found 0"),
+        ({"mixture_moves": -1}, r"mixture_moves=\) must be a whole number of at least 0, found -1"),
+        ({"distort": -1.0}, r"distort=\) must be a finite number of at least 0, found -1.0"),
+        (
+            {"clusters": "ward"},
+            'clusters=.* must be "k-means" or "random" or "merge" or "evidence" or "prior", found .ward',
+        ),
     ],
 )
 def test_recipe_refuses_bad_options(options, message):

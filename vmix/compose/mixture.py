@@ -28,6 +28,7 @@ from vmix.compose.module import (
     CODES,
     VALUES,
     Belief,
+    GraphError,
     Inputs,
     Module,
     from_above,
@@ -136,8 +137,17 @@ class GMM(Module):
         return {n: getattr(self, n) for n in ("num_components", "covariance", "weighted", "restarts", "sweeps", "name")}
 
     def learn(self, inputs: Inputs, seed: int) -> None:
-        """EM on the codes, with what came from below as a factor."""
+        """EM on the codes, with what came from below as a factor.
+
+        Raises:
+            GraphError: for more components than rows.
+        """
         data = self.take(from_above(self, inputs))
+        if data.num_rows < self.num_components:
+            raise GraphError(
+                f"{self.name} has {self.num_components} components, but {self.upstream[0].name} sends only "
+                f"{data.num_rows} rows; expected at least as many rows: ask for fewer components"
+            )
         below = from_below(self, inputs)
         starts, first = self.starts(data, 0 if below is not None else self.restarts, seed)
         message = jnp.zeros(starts.shape[1:]) if below is None else jnp.asarray(below, jnp.float32)

@@ -112,9 +112,10 @@ class Module:
                     f"{module.sends}; put a module between them that does (codes become classes in a GMM)"
                 )
             self._check_support(module)
-        lengths = {m.name: n for m in upstream if (n := num_rows(m)) is not None}
-        if len(set(lengths.values())) > 1:
-            raise GraphError(f"{self.name} joins modules whose numbers of rows differ: {lengths}; give the same rows")
+        lengths = [(m.name, n) for m in upstream if (n := num_rows(m)) is not None]
+        if len({n for _, n in lengths}) > 1:
+            told = ", ".join(f"{name} has {n}" for name, n in lengths)
+            raise GraphError(f"{self.name} joins modules whose numbers of rows differ: {told}; give the same rows")
 
     def _check_support(self, module: Module) -> None:
         """Refuse a discrete variable of another size; for modules that share their upstream's variable."""
@@ -211,6 +212,8 @@ class Observation(Module):
     def __init__(self, x: Any, *, name: str | None = None) -> None:
         super().__init__(name=name)
         self.x = as_data(x, name="x")
+        if self.x.ndim != 2:
+            raise ValueError(f"x has shape {self.x.shape}; expected (N, D), one row a datum: reshape it to (N, -1)")
         self.belief: Belief = Belief(self.x, None, 0.0)
 
     def connect(self, *upstream: Module) -> None:

@@ -1,0 +1,73 @@
+"""What goes wrong when a program runs, in words; and whether it runs the same way twice."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class ProgramError(ValueError):
+    """The program cannot be read or fitted; the message names the site, the reason and the way out."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, without its full stop."""
+    return str(error).partition("\n")[0].rstrip(".")
+
+
+def digest(traced: Any) -> str:
+    """A hash of what a function computes, as JAX traced it, constants and all."""
+    if any(isinstance(c, jax.core.Tracer) for c in traced.consts):
+        return "hangs on a value of another run"
+    consts = [np.asarray(c).tobytes() for c in traced.consts if not jax.numpy.issubdtype(c.dtype, jax.dtypes.prng_key)]
+    text = re.sub(r"0x[0-9a-f]+", "", str(traced.jaxpr))  # addresses of Python functions, other in each trace
+    return hashlib.sha256(b"".join([text.encode(), *consts])).hexdigest()[:16]
+
+
+@contextmanager
+def running(name: str, args: tuple) -> Iterator[None]:
+    """Say in words what it means when a program cannot be read."""
+    shapes = [tuple(a.shape) for a in args]
+    try:
+        yield
+    except ProgramError:
+        raise
+    except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
+        raise ProgramError(
+            f"{name} takes a Python decision (if, while, int, float, x[mask]) on a latent or data value, which is not "
+            "known when the program is read; use jnp.where or jax.lax.cond, or a discrete site"
+        ) from error
+    except jax.errors.TracerArrayConversionError as error:
+        raise ProgramError(
+            f"{name} hands a latent or data value to NumPy (np.), which cannot follow it; use jax.numpy (jnp.) inside "
+            "a program"
+        ) from error
+    except jax.errors.UnexpectedTracerError as error:
+        raise ProgramError(
+            f"{name} keeps a value of one run and uses it in the next (a list or a global that it changes); let it "
+            "depend on its arguments alone"
+        ) from error
+    except AssertionError as error:  # NumPyro asserts that names are unique, among other things
+        raise ProgramError(
+            f"{name} is not a program that NumPyro can run: {error or 'an assertion failed'}; give every site and "
+            "plate a name of its own, and plates the sizes of the data"
+        ) from error
+    except AttributeError as error:
+        if "Tracer" not in str(error):
+            raise
+        asked = str(error).split("has no attribute")[-1].strip()
+        raise ProgramError(
+            f"{name} asks an array for {asked!r}, which arrays do not have; it is given {len(args)} array(s) of shapes "
+            f"{shapes}, not frames or records: write it for arrays"
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise ProgramError(
+            f"{name} could not be run on {len(args)} data array(s) of shapes {shapes}: {first_line(error)}; "
+            "correct the program, or give it other data"
+        ) from error
