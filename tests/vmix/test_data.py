@@ -155,6 +155,7 @@ class Bomb:
         return os.mkdir, ("opened",)
 
 
+@pytest.mark.faults
 def test_objects_are_refused_and_never_unpickled(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     objects = np.array([Bomb()], dtype=object)
@@ -166,6 +167,7 @@ def test_objects_are_refused_and_never_unpickled(tmp_path, monkeypatch):
     assert not Path("opened").exists()
 
 
+@pytest.mark.faults
 def test_damaged_npy_is_refused_with_found_and_expected_sizes(tmp_path):
     file = tmp_path / "a.npy"
     np.save(file, np.ones((4, 3)))
@@ -182,6 +184,7 @@ def test_damaged_npy_is_refused_with_found_and_expected_sizes(tmp_path):
             data.load(file)
 
 
+@pytest.mark.faults
 def test_npy_header_that_claims_more_than_the_file_has_is_refused(tmp_path):
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**12, 1)})
@@ -238,12 +241,14 @@ def test_npz_that_leaves_a_choice_or_differs_in_length_is_refused(tmp_path):
         data.load(file)
 
 
+@pytest.mark.faults
 def test_npz_bomb_is_refused_by_its_declared_size(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", x=np.zeros((1000, 1000), np.uint8))
     with pytest.raises(ValueError, match="x.npy: has 1000128 bytes.*max_bytes=1000: raise it"):
         data.load(tmp_path / "a.npz", max_bytes=1000)
 
 
+@pytest.mark.faults
 def test_damaged_npz_is_refused(tmp_path):
     file = tmp_path / "a.npz"
     np.savez(file, x=np.arange(1000.0))
@@ -255,6 +260,7 @@ def test_damaged_npz_is_refused(tmp_path):
             data.load(file)
 
 
+@pytest.mark.faults
 def test_npz_whose_directory_lies_about_the_size_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         buffer = io.BytesIO()
@@ -280,6 +286,7 @@ def test_idx_is_read_plain_and_compressed(tmp_path):
     np.testing.assert_array_equal(data.load(tmp_path / "f.idx").images, floats)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("raw", "match"),
     [
@@ -297,6 +304,7 @@ def test_damaged_idx_is_refused_with_found_and_expected(tmp_path, raw, match):
         data.load(tmp_path / "a.idx")
 
 
+@pytest.mark.faults
 def test_damaged_or_oversized_gzip_is_refused(tmp_path):
     file = tmp_path / "a.idx.gz"
     whole = gzip.compress(idx(np.zeros((100, 100), np.uint8)))

@@ -52,6 +52,7 @@ def alone():
     return vmix.fit(MODEL, X, engine=ENGINE, seed=0)
 
 
+@pytest.mark.faults
 def test_a_fit_that_was_ended_goes_on_to_the_same_bits(stopped, alone, tmp_path):
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     went_on = vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path)
@@ -129,6 +130,7 @@ def test_a_kept_state_is_not_a_fit(stopped):
         vmix.load(stopped)
 
 
+@pytest.mark.faults
 def test_a_flipped_bit_is_found(stopped, tmp_path):
     for file in stopped.iterdir():
         raw = bytearray(file.read_bytes())
@@ -138,6 +140,7 @@ def test_a_flipped_bit_is_found(stopped, tmp_path):
         vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path)
 
 
+@pytest.mark.faults
 def test_a_full_disk_is_told_and_the_fit_goes_on(tmp_path, monkeypatch):
     save, saves = checkpoint.save, []
 
@@ -155,6 +158,7 @@ def test_a_full_disk_is_told_and_the_fit_goes_on(tmp_path, monkeypatch):
     assert config["done"] == 0 and tree["info"] is None
 
 
+@pytest.mark.faults
 def test_a_folder_that_cannot_be_made_is_told_before_the_first_step(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
@@ -180,6 +184,7 @@ np.savez(sys.argv[2], objective=fit.history["objective"], **fit.posterior)
 """
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_fit_that_is_killed_again_and_again_ends_at_the_same_bits(tmp_path):
     run = [sys.executable, "-c", KILLED]

@@ -1,0 +1,165 @@
+"""Faults on purpose: kills while writing, SIGTERM, disks that refuse, files that lie, and no pickle anywhere."""
+
+import errno
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vmix
+from tests.bad_programs import one_mean
+from tests.vmix.test_checkpoint import resign, the_arrays
+from tests.vmix.test_cli import ToyMixture, calls  # noqa: F401  (a fixture)
+from tests.vmix.test_report import FakeFit
+from vmix import checkpoint, cli, data, driving, runs
+from vmix.checkpoint import CheckpointCorrupt
+from vmix.inference import EM
+
+pytestmark = pytest.mark.faults
+ROOT = Path(__file__).resolve().parents[2]
+WRITER = """
+import sys, numpy as np
+from vmix import checkpoint
+n = int(sys.argv[2])
+while True:
+    n += 1
+    checkpoint.save(sys.argv[1], {"values": np.full(200_000, n)}, {"n": n})
+"""
+
+
+def kill_while_writing(folder, times, seed):
+    """Start a process that saves again and again, kill it, and see what is there; so many times."""
+    waits, found = np.random.default_rng(seed).uniform(0.0, 0.2, times), 0
+    for wait in waits:
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(folder), str(found)], cwd=ROOT)
+        while process.poll() is None and _saved(folder) == found:
+            time.sleep(0.005)
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        tree, config = checkpoint.load(folder)
+        assert (tree["values"] == config["n"]).all() and config["n"] > found
+        found = config["n"]
+
+
+def _saved(folder):
+    try:
+        return json.loads((folder / checkpoint.MANIFEST).read_bytes())["config"]["n"]
+    except FileNotFoundError:
+        return 0
+
+
+def test_a_kill_while_writing_leaves_a_whole_checkpoint(tmp_path):
+    kill_while_writing(tmp_path, times=3, seed=0)
+
+
+@pytest.mark.slow
+def test_fifty_kills_while_writing_leave_a_whole_checkpoint_each(tmp_path):
+    kill_while_writing(tmp_path, times=50, seed=1)
+
+
+def test_half_a_file_beside_the_checkpoint_changes_nothing(tmp_path):
+    checkpoint.save(tmp_path, {"values": np.arange(9)}, {"n": 1})
+    (tmp_path / f"arrays-{'0' * 16}.safetensors").write_bytes(the_arrays(tmp_path).read_bytes()[:20])
+    (tmp_path / f"manifest-{'0' * 16}.tmp").write_bytes(b'{"manifest')
+    assert checkpoint.load(tmp_path)[1] == {"n": 1}
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC])
+def test_a_disk_that_refuses_is_told_before_the_first_step(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(checkpoint, "_write", refuse)
+    monkeypatch.setattr(driving.Run, "__call__", lambda *_: pytest.fail("a step was made"))
+    x = np.random.default_rng(0).normal(size=(40, 1))
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        vmix.fit(one_mean, x, engine=EM(), seed=0, init={"m": 0.0}, checkpoint=tmp_path / "state")
+    assert not (tmp_path / "state").exists()
+
+
+def test_sigterm_ends_a_fit_as_ctrl_c_does_and_exits_143(calls, monkeypatch, tmp_path, capsys):  # noqa: F811
+    def fit(program, images, **options):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            return FakeFit(images, converged=False, interrupted=True)
+
+    monkeypatch.setitem(vars(vmix), "fit", fit)
+    written = []
+    monkeypatch.setattr(runs, "write_run", lambda result, *_, **__: written.append(result) or {})
+    before = signal.getsignal(signal.SIGTERM)
+    words = ["fit", ToyMixture.__name__, "--limit", "50", "--seed", "0", "--out", str(tmp_path / "run")]
+    assert cli.main(words) == 143
+    assert written[0].interrupted and "saved" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def bomb(file, megabytes):
+    """An archive of zeros, a thousandth of what it unpacks to."""
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({megabytes << 20},), }}".ljust(117) + "\n"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("x.npy", "w") as out:
+        out.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
+        for _ in range(megabytes):
+            out.write(bytes(1 << 20))
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.idx"])
+def test_files_that_claim_much_are_refused_in_little_memory(tmp_path, name):
+    file = tmp_path / name
+    if name == "a.npz":
+        bomb(file, megabytes=64)
+    elif name == "a.npy":
+        header = "{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000,), }".ljust(117) + "\n"
+        file.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(8))
+    else:
+        file.write_bytes(b"\0\0\x08\x03" + b"\xff" * 12 + bytes(8))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="expected|max_bytes"):
+            data.load(file, max_bytes=1 << 20)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+class Opened:
+    """A pickle that makes a folder when it is read."""
+
+    def __reduce__(self):
+        return os.mkdir, ("opened",)
+
+
+def test_a_pickle_in_place_of_the_arrays_is_not_opened_even_if_signed(tmp_path, monkeypatch):
+    import hashlib
+
+    monkeypatch.chdir(tmp_path)
+    checkpoint.save("saved", {"values": np.arange(3)}, {})
+    raw, arrays = pickle.dumps(Opened()), the_arrays(Path("saved"))
+    arrays.write_bytes(raw)
+    with pytest.raises(CheckpointCorrupt):
+        checkpoint.load("saved")
+    file = {"name": arrays.name, "nbytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    resign(Path("saved"), lambda manifest: manifest.update(file=file))
+    with pytest.raises(CheckpointCorrupt, match="does not describe its arrays"):
+        checkpoint.load("saved")
+    assert not Path("opened").exists()
+
+
+def test_no_pickle_is_read_or_written_anywhere():
+    modules = "pickle|cloudpickle|dill|joblib|marshal|shelve"
+    said = re.compile(rf"\b(import|from) ({modules})\b|allow_pickle ?= ?True|\beval\(")
+    files = [file for room in ("vmix", "models", "inference") for file in (ROOT / room).rglob("*.py")]
+    assert len(files) > 80
+    assert [file.name for file in files if said.search(file.read_text())] == []
