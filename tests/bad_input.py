@@ -25,10 +25,11 @@ import vmix
 from tests import bad_programs
 from vmix import checkpoint, compose, data, fitting, inference, metrics, models
 from vmix.engine import Start
+from vmix.history import History
 from vmix.plan import bare_plan
 from vmix.program import analyse, as_program
 from vmix.recipe import Recipe
-from vmix.results import Fit, History
+from vmix.results import Fit
 from vmix.resuming import Keeper
 
 X = np.concatenate([np.random.default_rng(0).normal(m, 1.0, (20, 2)) for m in (-4.0, 4.0)]).astype(np.float32)

@@ -18,13 +18,13 @@ import numpyro
 from jax import Array
 
 from vmix.engine import Data, Engine, Info, Schedule, Start, annealing
+from vmix.history import History
 from vmix.log_joint import guide_factors, model_sites
 from vmix.plan import Plan
 from vmix.processes import first_says, is_first, on_host, slowest
 from vmix.program import DISCRETE, GLOBAL
 from vmix.progress import Progress
 from vmix.recovering import Place, Recovery, Restart
-from vmix.results import History
 from vmix.resuming import Keeper
 from vmix.sharding import split, split_components
 from vmix.streaming import Stream

@@ -35,6 +35,7 @@ from vmix.door import (
 from vmix.driving import ConvergenceWarning, FitError, Run, joined, stacked
 from vmix.engine import Data, Engine, Info, Start
 from vmix.enumeration import local_terms
+from vmix.history import History
 from vmix.layout import Layout
 from vmix.log_joint import model_sites
 from vmix.plan import Plan, make_plan
@@ -44,7 +45,7 @@ from vmix.program import OBSERVED, Program, Site
 from vmix.progress import Progress
 from vmix.recipe import Recipe, Stage
 from vmix.recovering import Recovery, Restart, check_on_nan, check_on_nan_word
-from vmix.results import Fit, History, settings_of
+from vmix.results import Fit, settings_of
 from vmix.resuming import Keeper, density_digest, described_start, fingerprint
 from vmix.sharding import check_mesh, over, placed
 from vmix.starting import make_start, recipe_of

@@ -17,8 +17,9 @@ from vmix.door import check_engine
 from vmix.driving import Run, joined
 from vmix.engine import Engine, Info
 from vmix.fitting import Task, begin, prepare_task
+from vmix.history import History
 from vmix.recipe import Recipe, Stage
-from vmix.results import Fit, History
+from vmix.results import Fit
 
 
 class _Going(NamedTuple):

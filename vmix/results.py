@@ -1,5 +1,4 @@
 """What a fit returns, and how it is saved and loaded."""
-# Length: what a fit holds, what is saved and what is loaded must agree with each other.
 
 from __future__ import annotations
 
@@ -7,17 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vmix import checkpoint
-from vmix.engine import Engine, Info, Start
+from vmix.engine import Engine, Start
 from vmix.environment import describe_environment
 from vmix.explaining import Explanation, explain_plan
 from vmix.families import Frame
+from vmix.history import History
 from vmix.mean_field import MODE
 from vmix.plan import Plan, bare_plan
 from vmix.predicting import Predictor
@@ -29,29 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 PREDICTIVE_DRAWS = 32
-UNIT = "nats per datum"
-
-
-class History(NamedTuple):
-    """What happened at each step of each state (restart or chain), shape (states, steps)."""
-
-    info: Info | None
-    converged: bool
-    interrupted: bool
-    nan_restarts: tuple = ()
-
-    def finals(self) -> np.ndarray:
-        """The objective each state is judged by: its mean over the last twentieth of the steps, shape (states,)."""
-        if self.info is None:
-            return np.zeros(1)
-        objective = self.info.objective
-        return np.asarray(objective[:, -max(1, objective.shape[1] // 20) :].mean(1))
-
-    def ranked(self, order: np.ndarray) -> History:
-        """The same with states reordered."""
-        if self.info is None:
-            return self
-        return self._replace(info=jax.tree.map(lambda a: a[order], self.info))
 
 
 @dataclass(eq=False)
@@ -111,7 +88,7 @@ class Fit:
             seed,
             {"model": settings_of(plan.program.source), "engine": settings_of(engine)},
             posterior,
-            _history_record(engine, history, stages),
+            history.record(engine, stages),
             history.converged,
             history.interrupted,
             seconds,
@@ -368,22 +345,6 @@ def _draws(engine: Engine, history: History) -> dict[str, np.ndarray] | None:
 def _treatment(settings: Mapping[str, Any]) -> str:
     """What latents of a datum without an encoder get on new data: what they got in the fit, where the engine says."""
     return settings.get("per_datum", MODE)
-
-
-def _history_record(engine: Engine, history: History, stages: list[Stage]) -> dict[str, Any]:
-    record: dict[str, Any] = {"unit": UNIT, "step_name": engine.step_name, "stages": [s._asdict() for s in stages]}
-    record["restarts"] = None
-    if history.nan_restarts:
-        record["nan_restarts"] = [restart._asdict() for restart in history.nan_restarts]
-    if history.info is None:
-        return record | {"objective": np.zeros(0)}
-    several = history.info.objective.shape[0] > 1
-    if several:
-        record["restarts"] = [float(v) for v in history.finals()]
-    record["objective"] = history.info.objective if several else history.info.objective[0]
-    for name, values in history.info.diagnostics.items():
-        record[name] = values if several else values[0]
-    return record
 
 
 def settings_of(source: Any) -> dict[str, Any]:
