@@ -95,7 +95,7 @@ class Run:
         infos: list[Info] = [] if before is None else [before]
         done, length, converged, interrupted = first, 1, False, False
         if self.recovery is not None:
-            self.recovery.begin(Place(states, infos, done))
+            self.recovery.reach(Place(states, infos, done))
         with Progress(total, self.engine.step_name, enabled=self.progress) as bar:
             while done < total and not converged:
                 length = min(length, total - done, self.judged - done % self.judged)
@@ -110,12 +110,14 @@ class Run:
                 try:
                     self._watch(info, states, new, done)
                 except FitError as error:
-                    states, infos, done = self._back(Place(states, infos, done), error)
+                    states, infos, done = self._back(error)
                     length = 1
                     continue
                 states = new
                 infos.append(info)
                 done += length
+                if self.recovery is not None and not done % self.judged:
+                    self.recovery.reach(Place(states, infos, done))
                 bar.update(done, float(np.max(info.objective[:, -1])), "nats per datum")
                 length = 1 if self.each is not None else next_length(length, seconds, first=len(infos) == 1)
                 converged = self._converged(infos, done)
@@ -130,11 +132,11 @@ class Run:
             self._warn()
         return states, History(joined(infos), converged, interrupted, self._nan_restarts())
 
-    def _back(self, place: Place, error: FitError) -> Place:
+    def _back(self, error: FitError) -> Place:
         """Where to go on from after an objective that is not finite; the error itself where nothing else was asked."""
         if self.recovery is None:
             raise error
-        place = self.recovery.back(place, error)
+        place = self.recovery.back(error)
         self.engine = self.recovery.engine
         self._compile()
         return place

@@ -53,17 +53,18 @@ class Recovery:
         for _ in taken:
             self.engine = smaller_steps(plan, self.engine)
         self._start: Place | None = None
+        self._last: Place | None = None
         self._tried = -1
 
-    def begin(self, place: Place) -> None:
-        """Remember where the run began."""
-        self._start = Place(place.states, list(place.infos), place.done)
+    def reach(self, place: Place) -> None:
+        """Remember a place to go back to: where the run begins, and every so many steps, whatever the clock says."""
+        self._last = Place(place.states, list(place.infos), place.done)
+        self._start = self._start or self._last
 
-    def back(self, place: Place, error: Any) -> Place:
-        """Go back to the last chunk, or to the start where that is not finite or was tried before.
+    def back(self, error: Any) -> Place:
+        """Go back to the last place, or to the start where that is not finite or was tried before.
 
         Args:
-            place: after the last chunk whose objective was finite.
             error: a `vmix.driving.FitError`.
 
         Returns:
@@ -72,10 +73,11 @@ class Recovery:
         Raises:
             vmix.driving.FitError: after the third time.
         """
-        if len(self.taken) >= MOST or self._start is None:
+        if len(self.taken) >= MOST or self._start is None or self._last is None:
             tried = f"the fit went back {len(self.taken)} times, down to steps {FACTOR**MOST:g} times as large"
             raise type(error)(f"{error}; {tried}", error.step) from error
-        place = place if place.done != self._tried and all_finite(place.states) else self._start
+        fresh = self._last.done != self._tried and all_finite(self._last.states)
+        place = self._last if fresh else self._start
         self._tried = place.done
         self.engine = smaller_steps(self.plan, self.engine)
         self.taken += (Restart(error.step, place.done, FACTOR ** (len(self.taken) + 1)),)
@@ -85,6 +87,7 @@ class Recovery:
             UserWarning,
             stacklevel=5,
         )
+        self._last = place
         return Place(place.states, list(place.infos), place.done)
 
 
