@@ -25,6 +25,7 @@ from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK, ProgramError
 from vmix.streaming import refuse_streaming
 
 NETWORK_BATCH = 256
+CLIP = 100.0
 _MEAN_DRAWS = 512
 
 
@@ -126,7 +127,8 @@ class SVI:
             beta=schedule.beta,
             kl_weight=schedule.kl_weight,
         )
-        return state._replace(svi=inner), Info(-loss, {}, {})
+        norm = inner.optim_state[1][1].norm  # NumPyro's optimiser state holds the parameters, then Optax's state
+        return state._replace(svi=inner), Info(-loss, {"gradient_norm": norm}, {})
 
     def streams(self, plan: Plan) -> str:
         """Data on disk are read in minibatches of random rows.
@@ -156,6 +158,12 @@ class SVI:
             globals_ = {name: values.mean(0) for name, values in draws.items()}
         networks = plan.names(NETWORK)
         return Start(globals_, {name: params[name] for name in networks})
+
+    def factors_of(self, plan: Plan, state: SVIState) -> dict[str, dict[str, Array]]:
+        """The normal factors of the globals in unconstrained space: site to "loc" and "scale", each in its shape."""
+        params = self._svi(plan).get_params(state.svi)
+        found = [name for name in plan.globals if f"{name}_auto_scale" in params]
+        return {n: {part: params[f"{n}_auto_{part}"] for part in ("loc", "scale")} for n in found}
 
     def takes_steps(self, plan: Plan) -> bool:
         """Whether there is a step size."""
@@ -190,7 +198,7 @@ class SVI:
 
     def _optimiser(self, plan: Plan) -> optax.GradientTransformation:
         if self.optimizer is not None:
-            return self.optimizer
+            return _watched(self.optimizer)
         return _adam(self._rate(plan), self.num_steps)
 
     def _rate(self, plan: Plan) -> float:
@@ -200,7 +208,29 @@ class SVI:
 @lru_cache(maxsize=32)
 def _adam(rate: float, num_steps: int) -> optax.GradientTransformation:
     schedule = optax.cosine_decay_schedule(rate, num_steps, alpha=0.01)
-    return optax.chain(optax.clip_by_global_norm(100.0), optax.adam(schedule))
+    return _watched(optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(schedule)))
+
+
+class Watched(NamedTuple):
+    """An optimiser's state, and the norm of the last gradient it was given, nats per datum a unit."""
+
+    inner: Any
+    norm: Array
+
+
+@lru_cache(maxsize=32)
+def _watched(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same optimiser, remembering the gradient's norm before it is clipped."""
+
+    def init(params: Any) -> Watched:
+        return Watched(optimiser.init(params), jnp.zeros(()))
+
+    def update(grads: Any, state: Watched, params: Any = None) -> tuple[Any, Watched]:
+        updates, inner = optimiser.update(grads, state.inner, params)
+        squares = (jnp.square(leaf).sum() for leaf in jax.tree.leaves(grads))
+        return updates, Watched(inner, jnp.sqrt(sum(squares, jnp.zeros(()))))
+
+    return optax.GradientTransformation(init, update)
 
 
 @lru_cache(maxsize=32)

@@ -2,7 +2,7 @@
 
 Source: split r-hat and effective sample size after Gelman et al. (2014) and Vehtari et al. (2021); dimensions of a
 latent that carry nothing after Burda, Grosse and Salakhutdinov (2016), whose bound on the variance of the codes' means
-is taken over.
+is taken over; the shape of the tail of importance weights after Vehtari et al. (2024).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from vmix.pareto import khat
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -25,6 +27,9 @@ INACTIVE = 0.01
 R_HAT = 1.05
 ESS = 100
 MAX_ENTRIES = 5_000
+K_HAT = 0.7
+CLIP = 100.0
+SPIKE = 50.0
 _LONGER = {"EM": "num_sweeps", "SVI": "num_steps", "Gibbs": "num_warmup"}
 
 
@@ -82,8 +87,10 @@ def diagnose(fit: Fit, *data: ArrayLike, held_out: ArrayLike | tuple[ArrayLike, 
         held_out: rows that it was not fitted to, an array, or a tuple of as many as there are data.
 
     Returns:
-        The findings: whether the objective settled, restarts agree, chains mix, components are empty or double, rows
-        are assigned with certainty, latents carry something, and held-out rows are as likely as the others.
+        The findings: whether the objective settled, restarts agree, gradients are of a size, chains mix, variational
+        factors are near the posterior (k-hat; of the globals where the data are all rows of the fit), components are
+        empty or double, rows are assigned with certainty, latents carry something, and held-out rows are as likely as
+        the others.
 
     Raises:
         TypeError: for a fit without data, and for what is no fit.
@@ -92,7 +99,7 @@ def diagnose(fit: Fit, *data: ArrayLike, held_out: ArrayLike | tuple[ArrayLike, 
         raise TypeError(f"diagnose takes a fit, found {type(fit).__name__}: vmix.diagnose(vmix.fit(...), x)")
     if not data:
         raise TypeError("diagnose needs the data that the fit is looked at on: vmix.diagnose(fit, x)")
-    findings = [*of_history(fit), *of_draws(fit)]
+    findings = [*of_history(fit), *of_gradients(fit), *of_draws(fit), *of_weights(fit, data)]
     if fit.num_components is not None:
         shares = np.asarray(fit.predict_proba(*data))
         findings += of_components(shares.reshape(-1, shares.shape[-1]))
@@ -153,6 +160,44 @@ def of_draws(fit: Fit) -> list[Finding]:
     text = f"The objective's split r-hat is {_shown(r_hat)}, its effective sample size {_shown(ess, 0)}."
     good = (r_hat is None or r_hat < R_HAT) and (ess is None or ess > ESS)
     return [Finding("mixing", good, text, "raise num_warmup and num_samples, or run more chains")]
+
+
+def of_gradients(fit: Fit) -> list[Finding]:
+    """Whether the gradients of the last tenth of the steps are of a size: none far larger than the others, few cut."""
+    norms = fit.history.get("gradient_norm")
+    if norms is None or np.size(norms) == 0:
+        return []
+    norms = np.atleast_2d(np.asarray(norms, np.float64))[0]
+    first, last = norms[: max(1, norms.size // 10)], norms[-max(1, norms.size // 10) :]
+    cut, usual, largest = float((last > CLIP).mean()), float(np.median(last)), float(last.max())
+    text = (
+        f"The norm of the gradient is {usual:.2g} over the last {last.size:,} steps (median; largest {largest:.2g}), "
+    )
+    text += f"{np.median(first):.2g} over the first; {cut:.0%} of the last are above {CLIP:g}, where Adam's are cut."
+    good = bool(np.isfinite(largest)) and cut < 0.05 and largest <= SPIKE * max(usual, 1e-6)
+    return [Finding("gradient", good, text, "a lower learning_rate, larger minibatches, or standardised data")]
+
+
+def of_weights(fit: Fit, data: tuple) -> list[Finding]:
+    """Whether importance weights of the variational factors have tails that an average survives."""
+    import jax
+
+    from vmix import importance
+
+    key = jax.random.key(0)  # any key: a diagnosis
+    arrays, found = tuple(np.asarray(a) for a in data), []
+    if getattr(fit, "factors", None) and not fit.has_latent and len(arrays[0]) == fit._plan.num_rows:
+        k = khat(importance.of_globals(fit, arrays, key=key))
+        text = f"The importance weights of the globals' normal factors have k-hat {k:.2f}; up to {K_HAT} is usable."
+        remedy = "more steps, other parameters for the globals, or Gibbs(); do not read posterior widths off this fit"
+        found.append(Finding("k-hat", k < K_HAT, text, remedy))
+    if fit.has_latent and fit.engine_name in ("SVI", "EM"):
+        shapes = np.array([khat(weights) for weights in importance.of_encoder(fit, arrays, key=key)])
+        far = float((shapes >= K_HAT).mean())
+        text = f"In {far:.0%} of {len(shapes)} rows the encoder's importance weights have k-hat {K_HAT} or more."
+        remedy = "wider hidden layers, more steps, or a smaller latent_dim; the bound is loose on those rows"
+        found.append(Finding("encoder's k-hat", far <= 0.5, text, remedy))
+    return found
 
 
 def of_components(shares: np.ndarray) -> list[Finding]:

@@ -314,7 +314,11 @@ def _finish(
     order = np.argsort(-np.where(np.isfinite(finals), finals, -np.inf))
     best = jax.tree.map(lambda a: a[int(order[0])], states)
     estimate = on_host(jax.jit(partial(engine.estimate_of, plan))(best))
-    return Fit.build(plan, engine, estimate, history.ranked(order), stages, seed=seed, seconds=seconds)
+    fit = Fit.build(plan, engine, estimate, history.ranked(order), stages, seed=seed, seconds=seconds)
+    factors_of = getattr(engine, "factors_of", None)
+    if factors_of is not None:
+        fit.factors = jax.tree.map(np.asarray, on_host(factors_of(plan, best)))
+    return fit
 
 
 def _split(key: Array, items: Any) -> Array:

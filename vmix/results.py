@@ -50,6 +50,7 @@ class Fit:
         environment: versions, machine, device, commit and command.
         plan: the plan that was followed; prints as a table.
         params: the network parameters, by name.
+        factors: the normal factors of `SVI(guide="normal")` in unconstrained space: site to "loc" and "scale".
     """
 
     model_name: str
@@ -66,6 +67,7 @@ class Fit:
     params: dict[str, Any]
     _predictor: Predictor = field(repr=False)
     _plan: Plan = field(repr=False)
+    factors: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def build(
@@ -209,6 +211,7 @@ class Fit:
             "posterior": self.posterior,
             "predictive": jax.tree.map(np.asarray, self._predictor.globals),
             "params": self.params,
+            "factors": self.factors,
             "frames": {n: {"shift": np.asarray(f.shift), "scale": np.asarray(f.scale)} for n, f in plan.frames.items()},
             "history": {n: v for n, v in self.history.items() if isinstance(v, np.ndarray)},
         }
@@ -296,6 +299,7 @@ def load(folder: str | Path, *, program: Any = None) -> Fit:
             per_datum=_treatment(config["settings"]["engine"]),
         ),
         plan,
+        tree.get("factors", {}),
     )
 
 
