@@ -17,7 +17,7 @@ import numpy as np
 from markupsafe import Markup
 
 from vmix import plots
-from vmix.diagnosing import mixing_of_sites, of_codes, of_components, of_draws, of_history, word
+from vmix.diagnosing import mixing_of_sites, of_codes, of_components, of_draws, of_gradients, of_history, word
 from vmix.pages import write_page
 from vmix.steps import as_rows, describe_rows, reconstruct_rows
 
@@ -310,7 +310,7 @@ def _confusion(labels: np.ndarray | None, predicted: np.ndarray | None) -> dict[
 
 def _checks(fit: Fit, summary: plots.Summary) -> list[dict[str, Any]]:
     """What speaks for the result and what against it, one sentence each, with the way out."""
-    found = [*of_history(fit), *of_draws(fit)]
+    found = [*of_history(fit), *of_gradients(fit), *of_draws(fit)]
     if summary.shares is not None:
         found += of_components(summary.shares)
     if summary.latent is not None:

@@ -71,3 +71,20 @@ def test_gradients_that_are_cut_or_leap_are_told(fit):
     cut = judged(np.full(200, 500.0))
     assert not cut.good and "100% of the last are above 100" in cut.text and "learning_rate" in cut.remedy
     assert of_gradients(replace(fit, history={"objective": np.zeros(3)})) == []
+
+
+@pytest.mark.slow
+def test_an_encoder_is_judged_row_by_row():
+    from vmix.models import VAE
+
+    x = (np.random.default_rng(0).uniform(size=(64, 9)) < 0.4).astype(np.float32)
+    found = vmix.fit(VAE(latent_dim=2, hidden=(8,)), x, engine=SVI(num_steps=30, batch_size=16), seed=0)
+    (finding,) = of_weights(found, (x,))
+    assert finding.name == "encoder's k-hat" and "of 64 rows" in finding.text
+    import jax
+
+    weights = importance.of_encoder(found, (x,), key=jax.random.key(0))
+    # the average weight is an unbiased estimate of the evidence, which the bound never exceeds (Jensen)
+    assert (
+        np.log(np.exp(weights - weights.max(1, keepdims=True)).mean(1)).mean() + weights.max(1).mean() > weights.mean()
+    )
