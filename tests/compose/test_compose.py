@@ -343,7 +343,7 @@ def test_modules_refuse_codes_at_a_discrete_port():
 
 def test_modules_refuse_rows_that_differ():
     module = ProgramModule(lambda x, y: None, EM())
-    with pytest.raises(GraphError, match="rows differ.*'obs': 3"):
+    with pytest.raises(GraphError, match="rows differ.*obs has 3"):
         module.connect(Observation(np.ones((4, 2)), name="a"), Observation(np.ones((3, 2))))
 
 
