@@ -8,7 +8,8 @@ CASES = {
     "DirichletProcessMixture": {"truncation": 3},
     "BernoulliMixture": {"num_components": 3, "binarize": 0.0},
     "VAE": DEEP,
-    "VAEGMM": DEEP | {"num_components": 3},
+    # with unit spread, codes of so few rows lie closer together than one component is wide
+    "VAEGMM": DEEP | {"num_components": 3, "spread": "learned"},
     "VaDE": DEEP | {"num_components": 3, "covariance": "diagonal", "views": 1},
     "InfiniteVaDE": DEEP | {"truncation": 3, "covariance": "diagonal", "views": 1},
     "LDA": {"num_components": 3},
