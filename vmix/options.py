@@ -115,12 +115,13 @@ def _example(name: str, kinds: dict[str, str]) -> str:
 def _check(where: str, value: Any, kind: str, allowed: Range | tuple[str, ...] | None) -> None:
     """Judge one value by the text of its annotation."""
     kinds = kind.split(" | ")
-    if value is None and "None" in kinds:
+    optional = "None" in kinds
+    if value is None and optional:
         return
     kinds = [k for k in kinds if k != "None"]
     expected = _wanted(kinds[0], allowed) if len(kinds) == 1 else None
     if expected is not None and not expected[0](value):
-        raise ValueError(f"{where} must be {expected[1]}, found {value!r}")
+        raise ValueError(f"{where} must be {expected[1]}{', or None' if optional else ''}, found {value!r}")
 
 
 def _wanted(kind: str, allowed: Range | tuple[str, ...] | None) -> tuple[Callable[[Any], bool], str] | None:

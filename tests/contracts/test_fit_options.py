@@ -127,7 +127,7 @@ def test_an_annealed_fit_ends_at_an_optimum_of_the_objective_itself(reference, p
 
 @pytest.mark.parametrize("good_chunks", [0, 2])
 def test_ctrl_c_returns_the_last_good_state(good_chunks, planned, monkeypatch):
-    kept, calls = driving._kept, []
+    kept, calls = driving.on_the_host, []
 
     def interrupted(*args):
         calls.append(args)
@@ -136,7 +136,7 @@ def test_ctrl_c_returns_the_last_good_state(good_chunks, planned, monkeypatch):
         return kept(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(driving, "_kept", interrupted)
+        patch.setattr(driving, "on_the_host", interrupted)
         partial = fit(EM(tolerance=None), init=START)
     done = len(partial.history["objective"])
     assert partial.interrupted and not partial.converged

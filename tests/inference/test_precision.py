@@ -13,7 +13,7 @@ def test_products_of_a_mixture_keep_full_precision_under_a_lower_setting():
     x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
     engine = EM()
     model = GaussianMixture(num_components=2, covariance="full")
-    task = prepare_task(model, (x,), engine, 0, observed=None, messages=None, missing=None)
+    task = prepare_task(model, (x,), engine, 0, init=None, observed=None, messages=None, missing=None)
     states, _ = begin(task, engine, None, 0, False)
     run = Run(task.plan, engine, task.data, False)
     with jax.default_matmul_precision("bfloat16"):

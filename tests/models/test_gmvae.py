@@ -137,7 +137,7 @@ def test_separate_classes_are_found(engine, relaxation, three_classes):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"relaxation": "gumbel"}, r'relaxation must be None, "soft" or "hard", found \'gumbel\''),
+        ({"relaxation": "gumbel"}, r'relaxation=\) must be "soft" or "hard", or None, found \'gumbel\''),
         ({"temperature": 0.0}, r"temperature=\) must be a finite number above 0, found 0.0"),
         ({"prior_temperature": -1.0}, r"prior_temperature=\) must be a finite number above 0, found -1.0"),
     ],

@@ -175,7 +175,7 @@ def test_a_modality_that_is_missing_everywhere_is_refused():
 def test_concentrations_must_be_positive():
     with pytest.raises(ValueError, match=r"doc_concentration=\) must be a finite number above 0"):
         LDA(doc_concentration=0.0)
-    with pytest.raises(ValueError, match="weights must be numbers above 0"):
+    with pytest.raises(ValueError, match="weights=.* must be a tuple of finite numbers above 0"):
         MLDA(weights=(0.0,))
 
 

@@ -127,5 +127,5 @@ def test_uniform_weights_are_no_site_and_learned_ones_are():
         trace = handlers.trace(handlers.seed(model.model, 0)).get_trace(x)
         assert ("w" in trace) is expected
     assert VaDE().recipe.views == 2 and VaDE(views=1).recipe.views == 1
-    with pytest.raises(ValueError, match='weights must be "learned" or "uniform", found \'even\''):
+    with pytest.raises(ValueError, match='weights=. must be "learned" or "uniform", found \'even\''):
         VaDE(weights="even")

@@ -111,7 +111,7 @@ def test_parameters_are_the_models_fields_and_the_shared_ones():
         (lambda: GaussianMixture(engine="emm").fit(np.eye(9)), "no engine 'emm'; .* did you mean 'em'"),
         (lambda: GaussianMixture(engine_options={"restart": 2}).fit(np.eye(9)), "did you mean 'restarts'"),
         (lambda: GaussianMixture(engine=EM(), engine_options={"restarts": 2}).fit(np.eye(9)), "give one of both"),
-        (lambda: GaussianMixture(covariance="round").fit(np.eye(9)), "covariance must be"),
+        (lambda: GaussianMixture(covariance="round").fit(np.eye(9)), "covariance=. must be"),
         (lambda: GaussianMixture().fit([[1.0, np.nan]] * 9), "Input X contains NaN"),
         (lambda: VaDE().fit(np.eye(9) * 2), "Bernoulli pixels are in"),
         (lambda: LDA().fit(-np.eye(9)), "Negative values in data passed to LDA"),
