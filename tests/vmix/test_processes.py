@@ -73,6 +73,7 @@ def furthest(found, engine):
     return max(float(np.abs(one[name] - np.asarray(part[name])).max()) for part in found for name in part)
 
 
+@pytest.mark.slow  # CI runs it by name
 def test_em_from_disk_finds_what_one_process_finds_and_the_first_alone_writes(tmp_path):
     answers = in_two_processes(
         """
