@@ -19,6 +19,7 @@ SMALL = {
 MORE = {"lda": ["--budget", "1", "--held-out", "20"]}
 
 
+@pytest.mark.slow
 def test_advancing_by_turns_is_a_fit():
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(200, 2)) + 5 * (np.arange(200) % 2)[:, None]).astype(np.float32)
@@ -29,6 +30,14 @@ def test_advancing_by_turns_is_a_fit():
     objective = [turns.advance(sweeps).objective[0] for sweeps in (2, 4)]
     np.testing.assert_allclose(np.concatenate(objective), fit.history["objective"], rtol=1e-5)
     np.testing.assert_allclose(turns.values()["loc"], fit.posterior["loc"], rtol=1e-4)
+
+
+def test_turns_go_on_where_they_were():
+    x = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)
+    turns = Sweeps(GaussianMixture(num_components=2), (x,), EM(tolerance=None))
+    turns.start_at({"w": [0.5, 0.5], "loc": [[-1.0], [1.0]], "precision": [[1.0], [1.0]]})
+    objective = np.concatenate([turns.advance(sweeps).objective[0] for sweeps in (2, 4)])
+    assert len(objective) == 6 and (np.diff(objective) > 0).all()
 
 
 @pytest.mark.slow

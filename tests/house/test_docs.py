@@ -12,7 +12,6 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 LINKED = [*PAGES, *sorted((DOCS / "decisions").glob("*.md")), *sorted(ROOT.glob("*.md"))]
-SHORT = {"programs"}
 BLOCK = re.compile(r"^(<!-- no run -->\n)?```python\n(.*?)^```$", re.M | re.S)
 
 
@@ -52,14 +51,8 @@ def test_python_blocks_compile(page):
         ast.parse(_at_its_line(text, block), filename=name(page))
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, marks=[] if page.stem in SHORT else pytest.mark.slow, id=name(page))
-        for page in PAGES
-        if "```python" in page.read_text()
-    ],
-)
+@pytest.mark.slow  # CI runs docs/programs.md by name
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=name)
 def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = page.read_text()

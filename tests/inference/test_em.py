@@ -62,6 +62,7 @@ def test_maximum_likelihood_equals_scikit_learn_sweep_for_sweep(covariance):
     assert objective[-1] == pytest.approx(other.score(x), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_constant_column_stays_finite():
     x = overlapping(300)
     x[:, 1] = 7.0

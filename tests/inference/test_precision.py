@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from vmix.driving import Run
-from vmix.fitting import begin, prepare_task
+from vmix.fitting import _like, prepare_task
 from vmix.inference import EM
 from vmix.models import GaussianMixture
 
@@ -14,7 +14,7 @@ def test_products_of_a_mixture_keep_full_precision_under_a_lower_setting():
     engine = EM()
     model = GaussianMixture(num_components=2, covariance="full")
     task = prepare_task(model, (x,), engine, 0, init=None, observed=None, messages=None, missing=None)
-    states, _ = begin(task, engine, None, 0, False)
+    states = _like(task, engine, 0)  # shapes alone: nothing is compiled
     run = Run(task.plan, engine, task.data, False)
     with jax.default_matmul_precision("bfloat16"):
         traced = str(jax.make_jaxpr(run._chunk, static_argnums=3)(states, task.data, run.schedule(0), 1))

@@ -179,6 +179,7 @@ def test_concentrations_must_be_positive():
         MLDA(weights=(0.0,))
 
 
+@pytest.mark.slow
 def test_a_fit_without_topics_has_no_words():
     x = np.random.default_rng(0).normal(size=(30, 2))
     fit = vmix.fit(vmix.models.GaussianMixture(num_components=2), x, engine=EM(num_sweeps=2, tolerance=None), seed=0)

@@ -60,6 +60,7 @@ def test_words_are_expected_from_images(fit):
     assert known.sum() > marginal.sum()
 
 
+@pytest.mark.slow
 def test_words_are_weighed_by_what_they_are_worth_unless_told():
     words = np.concatenate([WORDS[8:], 5 * WORDS[8:]])  # the same shares: what five copies of a token are worth is one
     settled = VAEGMMMLDA(num_components=3).with_data(np.tile(IMAGES[8:], (2, 1)), words)

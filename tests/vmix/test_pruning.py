@@ -59,6 +59,7 @@ def test_gibbs_tells_how_sure_the_number_of_components_is():
     assert small.predict(X).max() < small.num_components <= 8
 
 
+@pytest.mark.slow
 def test_pruning_says_what_it_cannot_do(fit):
     with pytest.raises(ValueError, match=r"least must be a share of the data in \[0, 1\), found 2"):
         fit.components_used(X, least=2)

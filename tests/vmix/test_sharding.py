@@ -53,6 +53,7 @@ def on_eight_devices(code):
     return json.loads(ran.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow  # CI runs it by name
 def test_em_finds_what_one_device_finds_with_rows_that_do_not_divide_evenly():
     assert on_eight_devices("print(gap(rows(803), EM(num_sweeps=10, tolerance=None), by_both))") < 1e-5
 
