@@ -12,7 +12,7 @@ from vmix.models import GaussianMixture
 def test_products_of_a_mixture_keep_full_precision_under_a_lower_setting():
     x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
     engine = EM()
-    model = GaussianMixture(num_components=2, covariance="full")
+    model = GaussianMixture(num_components=2)
     task = prepare_task(model, (x,), engine, 0, init=None, observed=None, messages=None, missing=None)
     states = _like(task, engine, 0)  # shapes alone: nothing is compiled
     run = Run(task.plan, engine, task.data, False)
