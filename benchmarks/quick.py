@@ -34,7 +34,7 @@ PARTS = (
     Part("hmm", hmm.main, ("--rounds", "3")),
     Part("lda", lda.main, ("--case", "simulated", "--tokens", "400000", "--budget", "8")),
     Part("deep_steps", deep_steps.main, ("--num-data", "5000", "--steps", "5", "--rounds", "3")),
-    Part("many_seeds", many_seeds.main, ("--num-data", "2000")),
+    Part("many_seeds", many_seeds.main, ("--num-data", "2000", "--num-seeds", "6", "--sweeps", "30")),
     Part("cold_start", cold_start.main, ("--rounds", "1")),
 )
 LESS_IS_BETTER = ("seconds_per_iteration", "seconds_per_step", "seconds_median")
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 console.print(f"{part.name} {' '.join(part.options)}")
                 with contextlib.redirect_stdout(said):
                     part.main([*part.options, "--folder", str(folder)])
-                for line in said.getvalue().splitlines():
+                for line in dict.fromkeys(said.getvalue().splitlines()):
                     if "left out" in line:
                         console.print(f"  {line}")
                 console.print(f"  {time.perf_counter() - began:.0f} s")
