@@ -94,6 +94,15 @@ def diagnose(fit: Fit, *data: ArrayLike, held_out: ArrayLike | tuple[ArrayLike, 
 
     Raises:
         TypeError: for a fit without data, and for what is no fit.
+
+    Example:
+        >>> import numpy as np, vmix
+        >>> from vmix.inference import EM
+        >>> from vmix.models import GaussianMixture
+        >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, (50, 2)) for m in (-4, 4)])
+        >>> fit = vmix.fit(GaussianMixture(num_components=2), x, engine=EM(), seed=0)
+        >>> vmix.diagnose(fit, x).warnings
+        ()
     """
     if not hasattr(fit, "history"):
         raise TypeError(f"diagnose takes a fit, found {type(fit).__name__}: vmix.diagnose(vmix.fit(...), x)")

@@ -86,11 +86,14 @@ sharding.put = lambda *args, **kind: reads.append(put(*args, **kind)) or reads[-
 checkpoint.save = lambda *args: saves.append(save(*args))
 em = found(EM(num_sweeps=5, tolerance=None), kept, checkpoint=f"{folder}/kept", checkpoint_every=0)
 held = {shard.data.shape[0] for array in reads for shard in array.addressable_shards if array.shape[0] == 400}
-print(json.dumps([em, sorted(held), len(saves)]))
+with sharding.over(mesh):
+    agreed = [processes.slowest(3.0 - number), processes.first_says(number == 0)]
+print(json.dumps([em, sorted(held), len(saves), agreed]))
 """,
         tmp_path,
     )
-    found, held, saves = zip(*answers, strict=True)
+    found, held, saves, agreed = zip(*answers, strict=True)
+    assert agreed == ([3.0, True], [3.0, True])
     assert held == ([100], [100]) and saves[0] > 1 and saves[1] == 0
     assert furthest(found, EM(num_sweeps=5, tolerance=None)) < 1e-5
 
