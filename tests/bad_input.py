@@ -261,6 +261,7 @@ CASES = [
         ("a class", "fit(GaussianMixture, x)", "TypeError", "program is the class GaussianMixture | GaussianMixture(...)"),
         ("a name", "fit('VaDE', x)", "TypeError", "program must be a NumPyro function | found str"),
         ("nothing observed", "fit(no_data, x)", "ProgramError", "no_data has no observed site | obs=x"),
+        ("columns that are no event", "fit(rows_as_several_values, x)", "ProgramError", "rows_as_several_values | shapes [(40, 2)] | .to_event(1)"),
         ("data outside of a plate", "fit(no_plate, x)", "ProgramError", "site 'x' | outside of any plate | numpyro.plate"),
         ("a plate of another size", "fit(small_plate, x)", "ProgramError", "plate 'data' | size 10 | 40 rows | x.shape[0]"),
         ("two plates for the data", "fit(two_plates, x)", "ProgramError", "site 'c' | plate 'rows' | 'data' | one plate"),

@@ -109,6 +109,13 @@ def negative_scale(x):
     observe(numpyro.sample("m", dist.Normal(0.0, -1.0)), x)
 
 
+def rows_as_several_values(x):
+    rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0).expand([3, 2]).to_event(2))
+    with numpyro.plate("data", x.shape[0]):
+        c = numpyro.sample("c", dist.Categorical(jnp.ones(3) / 3))
+        numpyro.sample("x", dist.Normal(rate[c], 1.0), obs=x)
+
+
 def negative_concentration(x):
     w = numpyro.sample("w", dist.Dirichlet(jnp.array([1.0, -1.0])))
     with numpyro.plate("data", x.shape[0]):

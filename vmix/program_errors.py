@@ -67,7 +67,9 @@ def running(name: str, args: tuple) -> Iterator[None]:
             f"{shapes}, not frames or records: write it for arrays"
         ) from error
     except (TypeError, ValueError) as error:
+        way = "correct the program, or give it other data"
+        if "broadcast" in str(error):
+            way = "where a row is one value of several columns, end its distribution with .to_event(1)"
         raise ProgramError(
-            f"{name} could not be run on {len(args)} data array(s) of shapes {shapes}: {first_line(error)}; "
-            "correct the program, or give it other data"
+            f"{name} could not be run on {len(args)} data array(s) of shapes {shapes}: {first_line(error)}; {way}"
         ) from error
