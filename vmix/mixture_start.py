@@ -5,49 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vmix.assignments import expect
+from vmix.distortion import distorted
 from vmix.engine import Data, Start
 from vmix.first_responsibilities import View, features_of, first_shares, spread_statistics_of, stacked
-from vmix.log_joint import Batch, batch_terms, gather, guide_factors, state_log_weights
+from vmix.log_joint import Batch, batch_terms, guide_factors
 from vmix.merging import price_of_a_component
+from vmix.mixture_climb import Climbed, climb
 from vmix.plan import Plan
 from vmix.program import ProgramError
 from vmix.recipe import Recipe, Stage
 from vmix.split_merge import split_merge_proposals
-from vmix.updates import maximise
 
 MIXTURE_ROWS = 20_000
 _CODE_ROWS = 1_000
 FIRST_SWEEPS = 3
-_RISE = 0.6
 PROPOSALS, KEPT, PATIENCE = 8, 2, 3
 _TRIAL = 0.25
 _WORTH = 1e-4
-
-
-class Climbed(NamedTuple):
-    """Where EM from some responsibilities has come.
-
-    Attributes:
-        globals: of each view.
-        objective: at the last E-step, nats per datum.
-        shares: responsibilities of that E-step, shape (cells, K).
-    """
-
-    globals: dict[str, Array]
-    objective: Array
-    shares: Array
-
-    @property
-    def value(self) -> float:
-        """The objective; minus infinity where it is not finite."""
-        return float(self.objective) if jnp.isfinite(self.objective) else -float("inf")
 
 
 def fit_mixture(
@@ -89,22 +68,25 @@ def search(
 
     Where the number of clusters is asked of the evidence, each in use has its price taken off the objective.
     """
-    if len(starts) > 1 and not set(plan.latents) & set(plan.frames):
+    views = [(start, copy) for start in starts for copy in range(recipe.copies + 1)]
+    if len(views) > 1 and not set(plan.latents) & set(plan.frames):
         name = plan.latents[0]
         reason = plan.reasons.get(name, "unknown")
-        raise ProgramError(f"site {name!r} does not compress ({reason}), so it cannot have several views: use views=1")
+        raise ProgramError(
+            f"site {name!r} does not compress ({reason}), so it cannot have several views: use views=1 and copies=0"
+        )
     searches = _searches(plan)
     restarts, sweeps = _length(plan, recipe)
-    batches = [mixture_batch(plan, data, start, key=key) for start in starts]
-    views = stacked([View(s, dict(b.latents), dict(b.known or {})) for s, b in zip(starts, batches, strict=True)])
-    price = price_of_a_component(features_of(plan, views, batches[0])) if recipe.clusters == "evidence" else 0.0
+    batches = [mixture_batch(plan, data, s, key=key, copy=copy, distort=recipe.distort) for s, copy in views]
+    seen = stacked([View(s, dict(b.latents), dict(b.known or {})) for (s, _), b in zip(views, batches, strict=True)])
+    price = price_of_a_component(features_of(plan, seen, batches[0])) if recipe.clusters == "evidence" else 0.0
     found, moves = [], []
     for i, k in enumerate(jax.random.split(jax.random.fold_in(key, 1), restarts)):
-        first, spread = _first(plan, recipe.clusters)(k, views, batches[0])
-        climb = partial(_climber(plan), views, batches[0], spread)
+        first, spread = _first(plan, recipe.clusters)(k, seen, batches[0])
+        climb = partial(_climber(plan, recipe.copies + 1), seen, batches[0], spread)
         run, taken = climb(first, sweeps, recipe.mixture_beta if searches else 1.0), 0
         if searches and recipe.mixture_moves and can_move(plan):
-            propose = partial(_proposer(plan), views, batches[0])
+            propose = partial(_proposer(plan), seen, batches[0])
             run, taken = improve(run, climb, propose, moves=recipe.mixture_moves, sweeps=sweeps, key=k)
         used = jnp.unique(jnp.argmax(run.shares, 1)).size if price else 0
         found.append(run._replace(objective=run.objective - price * used))
@@ -182,8 +164,8 @@ def _first(plan: Plan, clusters: str) -> Callable:
 
 
 @lru_cache(maxsize=8)
-def _climber(plan: Plan) -> Callable:
-    return jax.jit(partial(climb, plan))
+def _climber(plan: Plan, each: int) -> Callable:
+    return jax.jit(partial(climb, plan, each=each))
 
 
 @lru_cache(maxsize=8)
@@ -194,8 +176,11 @@ def _proposer(plan: Plan) -> Callable:
     return jax.jit(propose)
 
 
-def mixture_batch(plan: Plan, data: Data, start: Start, *, key: Array) -> Batch:
-    """Some rows with their codes: the encoder's moments stand for the latents, computed once."""
+def mixture_batch(plan: Plan, data: Data, start: Start, *, key: Array, copy: int = 0, distort: float = 0.0) -> Batch:
+    """Some rows with their codes: the encoder's moments stand for the latents, computed once.
+
+    The codes of copy 0 are those of the rows as they are; of others, those of rows whose first array is distorted.
+    """
     num_rows = data.num_rows
     most = plan.layout.rows_for(MIXTURE_ROWS)
     if num_rows > most and not plan.per_datum:
@@ -203,22 +188,25 @@ def mixture_batch(plan: Plan, data: Data, start: Start, *, key: Array) -> Batch:
     if not plan.latents:
         return Batch(data.args, {}, {}, data.labels, data.known)
 
-    moments = _encoder(plan)
+    moments = _encoder(plan, distort if copy else 0.0)
+    copy_key = jax.random.fold_in(key, copy)
     parts = []
     size = plan.layout.rows_for(_CODE_ROWS)
     for first in range(0, data.num_rows, size):
         rows = tuple(a[first : first + size] for a in data.args)
-        parts.append(moments(rows, start, key))
+        parts.append(moments(rows, start, jax.random.fold_in(copy_key, first)))
     means, known = jax.tree.map(lambda *pieces: jnp.concatenate(pieces), *parts)
     return Batch(data.args, means, {}, data.labels, known)
 
 
 @lru_cache(maxsize=8)
-def _encoder(plan: Plan) -> Callable:
+def _encoder(plan: Plan, distort: float) -> Callable:
     """Codes of some rows: means of the latents, and statistics and base measures of those that compress."""
     compressed = [name for name in plan.latents if name in plan.frames]
 
     def moments(rows: tuple, start: Start, key: Array) -> tuple[dict, dict]:
+        if distort:
+            rows = (distorted(rows[0], strength=distort, key=key), *rows[1:])
         _, factors = guide_factors(plan, start.params, rows, key=key)
         means = {name: factor.mean for name, factor in factors.items()}
         terms, _ = batch_terms(plan, start.globals, start.params, Batch(rows, means, factors))
@@ -231,65 +219,3 @@ def _encoder(plan: Plan) -> Callable:
         return means, known
 
     return jax.jit(moments)
-
-
-def climb(
-    plan: Plan, views: View, batch: Batch, spread: dict, first: Array, sweeps: Array | int, beta: Array | float
-) -> Climbed:
-    """EM from responsibilities.
-
-    Args:
-        plan: the plan.
-        views: the encoders' views, stacked.
-        batch: the rows.
-        spread: first statistics of augmented sites.
-        first: log responsibilities, shape (cells, K).
-        sweeps: after the first update.
-        beta: weight of the likelihood in the first of them; it rises to 1 over the first six tenths.
-
-    Returns:
-        Where it has come.
-    """
-    num_views, num_rows = len(jax.tree.leaves(views.start)[0]), batch.args[0].shape[0]
-    rise = jnp.maximum(jnp.floor(_RISE * jnp.asarray(sweeps, float)), 1.0)
-
-    def update(i: Array, tempered: Array, seen: tuple[View, dict, Array]) -> tuple:
-        """One view's sweep, what the others say of the class given."""
-        view, globals_, others = seen
-        rows = _rows_of(view, batch)
-        terms, log_prior = batch_terms(plan, globals_, view.start.params, rows)
-        weights = state_log_weights(plan, terms, rows, beta=tempered) + others
-        assigned = expect(plan.layout, terms, jnp.where(i == 0, first, weights))
-        expected = gather(plan, terms, assigned, key=None)
-        hidden = jax.tree.map(lambda begun, found: jnp.where(i == 0, begun, found), spread, expected.augmented)
-        expected = expected._replace(augmented=hidden)
-        per_row = assigned.log_total
-        if not plan.latents:  # on codes, what the decoder says is the same for every start
-            per_row = per_row + plan.layout.sum_cells(terms.base()) + terms.rows
-        moved = maximise(plan, globals_, view.start.params, rows, expected, inside=True)
-        shares = jnp.broadcast_to(assigned.shares, first.shape)
-        return moved, jnp.broadcast_to(per_row, (num_rows,)).sum(), log_prior, shares
-
-    def sweep(i: Array, carry: Climbed) -> Climbed:
-        globals_ = carry.globals
-        others = jnp.zeros((num_views, 1, 1))
-        tempered = beta + (1.0 - beta) * jnp.clip(i / rise, 0.0, 1.0)
-        if num_views > 1:
-            said = jax.lax.map(lambda x: evidence(plan, x[0], x[1], batch), (views, globals_))
-            others = tempered * (said.sum(0) - said)
-        moved, total, log_prior, shares = jax.lax.map(lambda seen: update(i, tempered, seen), (views, globals_, others))
-        return Climbed(moved, (total[0] + log_prior.sum()) / num_rows, shares[0])
-
-    begun = Climbed(views.start.globals, jnp.zeros(()), jnp.exp(first))
-    return jax.lax.fori_loop(0, jnp.asarray(sweeps) + 1, sweep, begun)
-
-
-def _rows_of(view: View, batch: Batch) -> Batch:
-    return batch._replace(latents=view.latents, known=view.known)
-
-
-def evidence(plan: Plan, view: View, globals_: dict, batch: Batch) -> Array:
-    """log p(codes | c = k), what one view says of the class, base measures aside, shape (cells, K)."""
-    terms, _ = batch_terms(plan, globals_, view.start.params, _rows_of(view, batch))
-    codes = {name: part for name, part in terms.compressed.items() if name in plan.latents}
-    return terms._replace(compressed=codes, dense=None).likelihood()

@@ -15,6 +15,7 @@ CLUSTERS = ("k-means", "random", "merge", "evidence", "prior")
     pretrain_epochs=0,
     noise=Range(0.0, below=1.0),
     distort=0.0,
+    copies=0,
     mixture_moves=0,
     mixture_beta=Range(above=0.0, most=1.0),
 )
@@ -31,6 +32,8 @@ class Recipe:
         noise: fraction of the inputs set to zero in that training (a denoising autoencoder).
         distort: strength of random distortions of the first array, square images, in what the encoder sees in that
             training (at 1 up to 2 pixels of 28, 0.2 radians, 15 % in size); the decoder makes the image as it was.
+        copies: further views from each encoder when the mixture is started: its codes of so many distorted copies of
+            the images, which have the class of the image that they come from, and its encoder's components.
         views: encoders trained that way, each from its own draw. Their codes are views of one datum with one class
             between them when the mixture is started; the first encoder and its components go on.
         batch_size: rows a step of that training.
@@ -47,6 +50,7 @@ class Recipe:
     pretrain_epochs: int = 30
     noise: float = 0.0
     distort: float = 0.0
+    copies: int = 0
     views: int = 1
     batch_size: int = 256
     learning_rate: float = 1e-3
@@ -54,6 +58,13 @@ class Recipe:
     mixture_sweeps: int = 60
     mixture_beta: float = 1.0
     mixture_moves: int = 0
+
+    def __post_init__(self) -> None:
+        if self.copies and not self.distort:
+            raise ValueError(
+                f"Recipe(copies={self.copies}) asks for distorted copies of the images, but distort is 0: give "
+                "distort=1.0, or copies=0"
+            )
 
 
 class Stage(NamedTuple):

@@ -40,7 +40,9 @@ def describe(plan: Plan, recipe: Recipe) -> list[str]:
         lines.append(f"{count}{kind}{shape}, {recipe.pretrain_epochs} epochs or more, on the program's own networks")
     if plan.latents and plan.layout.discrete and plan.globals:
         annealed = f" annealed from {recipe.mixture_beta:g}" if recipe.mixture_beta < 1.0 else ""
-        seen = " of all encoders, one class between them" if recipe.views > 1 else ""
+        seen = " of all encoders" if recipe.views > 1 else ""
+        seen += f" and of {recipe.copies} distorted copies" if recipe.copies else ""
+        seen += ", one class between them" if seen else ""
         moves = f", then up to {recipe.mixture_moves} splits with merges each" if recipe.mixture_moves else ""
         lines.append(
             f"mixture on the codes{seen}: EM, {recipe.mixture_restarts} starts ({recipe.clusters}), "
@@ -60,9 +62,10 @@ def check_recipe(plan: Plan, recipe: Recipe) -> None:
     """Refuse what a program has no use for.
 
     Raises:
-        ProgramError: for views or moves where no mixture is fitted to codes.
+        ProgramError: for views, copies or moves where no mixture is fitted to codes.
     """
-    for option, asked in (("views", recipe.views > 1), ("mixture_moves", recipe.mixture_moves > 0)):
+    for option, least in (("views", 1), ("copies", 0), ("mixture_moves", 0)):
+        asked = getattr(recipe, option) > least
         if asked and not pretrains(plan, recipe):
             raise ProgramError(
                 f"Recipe({option}={getattr(recipe, option)}) is for codes of encoders that are trained first; program "

@@ -13,7 +13,7 @@ from vmix.first_responsibilities import View
 from vmix.inference import EM, SVI, Gibbs
 from vmix.log_joint import Batch
 from vmix.metrics import accuracy
-from vmix.mixture_start import evidence
+from vmix.mixture_climb import evidence
 from vmix.models import VAEGMMMLDA
 
 N = 240

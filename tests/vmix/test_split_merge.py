@@ -7,7 +7,8 @@ import pytest
 
 from vmix.gaussian_pool import floors_of, log_likelihood, pooled
 from vmix.metrics import accuracy
-from vmix.mixture_start import PATIENCE, Climbed, improve
+from vmix.mixture_climb import Climbed
+from vmix.mixture_start import PATIENCE, improve
 from vmix.split_merge import split_merge_proposals
 
 KEY = jax.random.key(0)

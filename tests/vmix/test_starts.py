@@ -9,7 +9,7 @@ import pytest
 
 import vmix
 from vmix import mixture_start
-from vmix.distortion import distorted
+from vmix.distortion import distorted, straightened
 from vmix.door import prepare
 from vmix.engine import Data, Start
 from vmix.first_responsibilities import View, first_shares
@@ -18,7 +18,8 @@ from vmix.inference import EM
 from vmix.log_joint import Batch, batch_terms
 from vmix.merging import evidence_clusters, merged_clusters
 from vmix.metrics import accuracy
-from vmix.mixture_start import Climbed, climb, evidence, fit_mixture
+from vmix.mixture_climb import Climbed, climb, evidence
+from vmix.mixture_start import fit_mixture, mixture_batch
 from vmix.models import GaussianMixture, VaDE
 from vmix.plan import make_plan
 from vmix.program import ProgramError
@@ -107,6 +108,23 @@ def test_distortions_refuse_rows_that_are_no_squares():
         distorted(jnp.zeros((2, 10)), strength=1.0, key=KEY)
 
 
+def test_straightened_images_are_in_the_middle_and_upright():
+    """A slanted blob in a corner, whose moments are known: its covariance loses what lies off the diagonal."""
+    offsets = np.arange(28) - 13.5
+    i, j = np.meshgrid(offsets + 2.0, offsets - 3.0, indexing="ij")
+    blob = np.exp(-0.5 * ((i / 3.0) ** 2 + ((j - 0.5 * i) / 2.0) ** 2)).astype(np.float32)
+    found = np.asarray(straightened(jnp.asarray(np.stack([blob, np.zeros_like(blob)]).reshape(2, -1))))
+    moved, empty = found.reshape(2, 28, 28)
+    i, j = np.meshgrid(offsets, offsets, indexing="ij")
+    np.testing.assert_allclose(moved, np.exp(-0.5 * ((i / 3.0) ** 2 + (j / 2.0) ** 2)), atol=0.04)  # interpolation
+    assert not empty.any()
+
+
+def test_straightening_refuses_rows_that_are_no_squares():
+    with pytest.raises(ValueError, match="rows of 10 pixels"):
+        straightened(jnp.zeros((2, 10)))
+
+
 @pytest.fixture(scope="module")
 def deep():
     """A small VaDE and images of three kinds."""
@@ -155,6 +173,44 @@ def test_two_equal_views_weigh_the_codes_twice(deep):
     np.testing.assert_allclose(moved["loc"][0], mean, atol=2e-2)
 
 
+def test_copies_are_views_of_distorted_images(deep):
+    plan, data, _, _ = deep
+    start = Start(dict(plan.initial), plan.params)
+    alone = mixture_batch(plan, data, start, key=KEY)
+    first, second = (mixture_batch(plan, data, start, key=KEY, copy=i, distort=0.5) for i in (1, 2))
+    codes = [np.asarray(batch.latents["z"]) for batch in (alone, first, second)]
+    np.testing.assert_array_equal(
+        alone.latents["z"], mixture_batch(plan, data, start, key=KEY, distort=0.5).latents["z"]
+    )
+    assert not np.allclose(codes[0], codes[1]) and not np.allclose(codes[1], codes[2])
+    near = mixture_batch(plan, data, start, key=KEY, copy=1, distort=1e-4).latents["z"]
+    np.testing.assert_allclose(near, codes[0], atol=1e-2)
+
+
+def test_copies_share_their_encoders_components_and_weigh_as_one_datum(deep):
+    """After an E-step on both views' evidence, the means are those of all copies' codes under one class."""
+    plan, data, _, _ = deep
+    first_codes = jax.random.normal(jax.random.key(5), (120, 2)) + 3.0 * jnp.arange(120)[:, None] / 120
+    both = jnp.stack([first_codes, first_codes + jnp.array([0.5, -0.25])])
+    start = Start(dict(plan.initial), plan.params)
+    views = View(jax.tree.map(lambda a: jnp.stack([a, a]), start), {"z": both}, {})
+    batch = Batch(data.args, {"z": first_codes}, {}, None, {})
+    first = jnp.log(first_shares(plan, views, batch, key=KEY, clusters="k-means"))
+    run = jax.jit(lambda sweeps: climb(plan, views, batch, {}, first, sweeps, 1.0, each=2))(1)
+    np.testing.assert_array_equal(run.globals["loc"][0], run.globals["loc"][1])
+    pooled = jnp.einsum("nk,vnd->kd", run.shares, both) / (2.0 * run.shares.sum(0))[:, None]
+    # the prior of the means is wide (10), so the mode is the weighted mean to its precision
+    np.testing.assert_allclose(run.globals["loc"][0], pooled, atol=2e-2)
+    np.testing.assert_allclose(run.globals["w"][0], run.shares.mean(0), atol=1e-5)
+
+
+def test_copies_are_named_by_explain(deep):
+    plan, _, recipe, _ = deep
+    plain = replace(recipe, views=1)
+    assert "codes and of 2 distorted copies, one class between them" in describe(plan, replace(plain, copies=2))[1]
+    assert "class between" not in describe(plan, plain)[1]
+
+
 def test_moves_are_taken_where_they_raise_the_objective_and_the_stage_says_so(deep):
     plan, data, recipe, _ = deep
     without = replace(recipe, views=1, clusters="random", mixture_restarts=2)
@@ -179,7 +235,7 @@ def test_where_the_number_is_open_each_cluster_in_use_has_its_price(deep, monkey
         return Climbed(globals_, jnp.asarray(objective), jax.nn.one_hot(jnp.asarray(found), 3))
 
     monkeypatch.setattr(mixture_start, "_first", lambda *_: lambda *_: (None, {}))
-    monkeypatch.setattr(mixture_start, "_climber", lambda _: climbed)
+    monkeypatch.setattr(mixture_start, "_climber", lambda *_: climbed)
     options = replace(recipe, views=1, clusters=clusters, mixture_restarts=2)
     _, stage = fit_mixture(plan, data, [Start(dict(plan.initial), plan.params)], options, key=KEY)
     price = 3.0 * np.log(120) / 120 if clusters == "evidence" else 0.0
@@ -195,12 +251,12 @@ def test_views_need_codes_that_compress(deep):
         fit_mixture(blind, data, [start, start], recipe, key=KEY)
 
 
-@pytest.mark.parametrize("option", ["views", "mixture_moves"])
+@pytest.mark.parametrize("option", ["views", "copies", "mixture_moves"])
 def test_what_needs_codes_is_refused_without_encoders(option):
     x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     model = GaussianMixture(num_components=3)
     with pytest.raises(ProgramError, match=rf"Recipe\({option}=2\) is for codes of encoders.*GaussianMixture has no"):
-        vmix.fit(model, x, engine=EM(), seed=0, init=Recipe(**{option: 2}))
+        vmix.fit(model, x, engine=EM(), seed=0, init=Recipe(**{option: 2, "distort": 1.0}))
 
 
 @pytest.mark.parametrize(
@@ -208,6 +264,7 @@ def test_what_needs_codes_is_refused_without_encoders(option):
     [
         ({"views": 0}, r"views=\) must be a positive whole number, found 0"),
         ({"mixture_moves": -1}, r"mixture_moves=\) must be a whole number of at least 0, found -1"),
+        ({"copies": 2}, r"copies=2\) asks for distorted copies of the images, but distort is 0: give distort=1.0"),
         ({"distort": -1.0}, r"distort=\) must be a finite number of at least 0, found -1.0"),
         (
             {"clusters": "ward"},
