@@ -70,7 +70,8 @@ class Keeper:
         config = checkpoint.load_config(self.folder)
         if config.get("kind") != _KIND:
             raise ValueError(f"checkpoint={str(self.folder)!r} holds something else: give a folder of its own")
-        there = config["identity"]
+        with checkpoint.understood(self.folder / checkpoint.MANIFEST, _KIND):
+            there = dict(config["identity"])
         differ = [name for name, value in self.identity.items() if there.get(name) != value]
         if differ:
             shown = "; ".join(
@@ -94,14 +95,16 @@ class Keeper:
         if not (self.folder / checkpoint.MANIFEST).exists():
             return None
         tree, config = checkpoint.load(self.folder)
-        leaves, structure = jax.tree.flatten(like)
-        if len(leaves) != len(tree["states"]):
+        wanted, structure = jax.tree.flatten(like)
+        with checkpoint.understood(self.folder / checkpoint.MANIFEST, _KIND):
+            leaves = [jnp.asarray(leaf) for leaf in tree["states"]]
+            info = None if tree["info"] is None else Info(**tree["info"])
+            self.stages = [Stage(*stage) for stage in config["stages"]]
+            done, converged, stream = config["done"], config["converged"], config["stream"]
+        if [(leaf.shape, leaf.dtype) for leaf in leaves] != [(leaf.shape, leaf.dtype) for leaf in wanted]:
             raise ValueError(f"checkpoint={str(self.folder)!r} is of another version of the engine: remove it")
-        self.stages = [Stage(*stage) for stage in config["stages"]]
-        states = jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in tree["states"]])
-        info = None if tree["info"] is None else Info(**tree["info"])
-        restarts = config.get("nan_restarts", [])
-        return Kept(states, info, config["done"], config["converged"], self.stages, config["stream"], restarts)
+        states, restarts = jax.tree.unflatten(structure, leaves), config.get("nan_restarts", [])
+        return Kept(states, info, done, converged, self.stages, stream, restarts)
 
     def due(self) -> bool:
         """Whether it is time for another save."""
