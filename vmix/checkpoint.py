@@ -283,7 +283,8 @@ def _read_manifest(file: Path) -> dict[str, Any]:
         name = manifest["file"]["name"]
         if not _ARRAYS.fullmatch(name):
             raise _corrupt(file, f"names the file {name!r}", "arrays-*.safetensors in the same folder")
-        return manifest | {"config": dict(manifest["config"])}
+        file_of = {"name": name, "nbytes": int(manifest["file"]["nbytes"]), "sha256": str(manifest["file"]["sha256"])}
+        return manifest | {"config": dict(manifest["config"]), "file": file_of}
 
 
 def _read(file: Path, *, nbytes: int | None = None) -> bytes:

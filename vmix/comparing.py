@@ -136,8 +136,8 @@ def _read(folder: Path) -> RunRecord:
     with checkpoint.understood(saved_as / checkpoint.MANIFEST, "a fit"):
         history = {**saved["history"], **tree["history"]}
         objective = np.atleast_2d(np.asarray(history["objective"], np.float64))[0]
-        data = tuple((tuple(shape[1:]), kind) for shape, kind in saved["template"])
-        families = tuple(row.family for row in Explanation.from_json(saved["plan"]).rows if row.role == OBSERVED)
+        data = tuple((tuple(map(int, shape[1:])), str(kind)) for shape, kind in saved["template"])
+        families = tuple(str(row.family) for row in Explanation.from_json(saved["plan"]).rows if row.role == OBSERVED)
         converged, step_name = bool(saved["converged"]), str(history.get("step_name", "step"))
     with checkpoint.understood(folder / "config.json", "a run"):
         of = str(config["model"]), str(config["engine"]), int(config["seed"])

@@ -182,7 +182,7 @@ def assert_same_files(one, other):
 def test_kills_at_the_borders_of_stages_and_within_end_at_the_same_bits(tmp_path):
     """Killed before and after the n-th save of each process: the first epochs, the borders, the mixture, the state."""
     subprocess.run(run("", tmp_path / "alone.npz", 0), check=True)
-    for at in (1, -1, 3, -(EPOCHS + 1), EPOCHS + 2, -3, 2, -2, 1):
+    for at in (1, -1, 3, -(EPOCHS + 1), 5, -2, 1):
         process = subprocess.run(run(tmp_path / "state", tmp_path / "killed.npz", at))
         assert process.returncode == -signal.SIGKILL, f"it ended before save {at}"
     subprocess.run(run(tmp_path / "state", tmp_path / "killed.npz", 0), check=True)

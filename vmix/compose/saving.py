@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vmix.compose.network import Network
 
 KINDS = {kind.__name__: kind for kind in (GMM, MLDA, MM, VAE)}
+MOST_COLUMNS = 1 << 22
 _POSITIONAL = {"latent_dim", "num_components", "weights"}
 
 
@@ -107,6 +108,8 @@ def _given(record: dict[str, Any], programs: Mapping[str, ProgramModule]) -> Pro
 
 def _made(record: dict[str, Any]) -> Module:
     settings = dict(record["settings"])
+    if not 0 <= record["width"] <= MOST_COLUMNS:  # a row of zeros is made of it
+        raise GraphError(f"a module says of itself that its data have {record['width']} columns: fit the network again")
     if record["kind"] == "Observation":
         return Observation(np.zeros((1, record["width"]), np.float32), name=settings["name"])
     first = [settings.pop(n) for n in list(settings) if n in _POSITIONAL and record["kind"] != "MM"]
