@@ -30,7 +30,7 @@ def autoencoder_k_means(model: Any, x: np.ndarray, *, seed: int) -> np.ndarray:
     data = Data(tuple(jnp.asarray(a) for a in arrays), None, None)
     draw_key, train_key = jax.random.split(key)
     start = first_values(plan, key=draw_key, from_prior=False)
-    start, _ = pretrain(plan, data, start, recipe_of(plan, None), key=train_key, report=lambda *_: None)
+    start, _ = pretrain(plan, data, start, recipe_of(plan, None), key=train_key)
     codes = np.concatenate([_codes(plan, start.params, x[i : i + 4096]) for i in range(0, len(x), 4096)])
     return KMeans(model.num_components, n_init=RESTARTS, random_state=seed).fit_predict(codes)
 

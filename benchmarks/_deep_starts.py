@@ -40,7 +40,7 @@ def starts(model: Any, x: np.ndarray, labels: np.ndarray, *, seed: int) -> dict[
     for view_key in jax.random.split(key, recipe.views):
         draw_key, train_key = jax.random.split(view_key)
         drawn = first_values(plan, key=draw_key, from_prior=False)
-        encoders.append(pretrain(plan, data, drawn, recipe, key=train_key, report=lambda *_: None)[0])
+        encoders.append(pretrain(plan, data, drawn, recipe, key=train_key)[0])
     found, _ = search(plan, data, encoders, recipe, key=jax.random.fold_in(key, 1))
     values = np.array([run.value for run in found])
     accuracies = np.array([accuracy(labels, np.asarray(run.shares.argmax(1))) for run in found])

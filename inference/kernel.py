@@ -158,7 +158,7 @@ class GibbsKernel(MCMCKernel):
     def _start(self, plan: Plan, rng_key: Array, args: tuple) -> KernelState:
         data = Data(args, self._labels, None)
         start_key, init_key, rng_key = jax.random.split(rng_key, 3)
-        start, _ = make_start(plan, data, recipe_of(plan, self._recipe), key=start_key, report=lambda *_: None)
+        start, _ = make_start(plan, data, recipe_of(plan, self._recipe), key=start_key)
         gibbs = self._engine.init(plan, start, data, key=init_key)
         return KernelState(gibbs.globals, jnp.zeros((), jnp.result_type(float)), gibbs, rng_key)
 

@@ -31,6 +31,7 @@ _HEAD = b'{"manifest_sha256": "'
 _ARRAYS = re.compile(r"arrays-[0-9a-f]{16}\.safetensors")
 _OURS = re.compile(rf"{_ARRAYS.pattern}|manifest-[0-9a-f]{{16}}\.tmp")
 _STALE_SECONDS = 3600
+_MANIFEST_BYTES = 256 << 20
 _NATIVE = {
     "bool",
     "float16",
@@ -96,7 +97,6 @@ def load(folder: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
         FileNotFoundError: there is no such folder.
         CheckpointCorrupt: a file is missing, differs by a bit, or is of another format; the message names the file.
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import load as from_bytes
 
     folder = Path(folder)
@@ -105,22 +105,12 @@ def load(folder: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
         raise FileNotFoundError(f"{folder} {what}; expected a folder written by `save`: look for a wrong path")
     manifest = _read_manifest(folder / MANIFEST)
     file = folder / manifest["file"]["name"]
-    raw = _read(file)
-    if len(raw) != manifest["file"]["nbytes"]:
-        raise _corrupt(file, f"has {len(raw)} bytes", f"{manifest['file']['nbytes']}")
+    raw = _read(file, nbytes=manifest["file"]["nbytes"])
     if hashlib.sha256(raw).hexdigest() != manifest["file"]["sha256"]:
         raise _corrupt(file, "its SHA-256 differs from the manifest's", "the bytes that were saved")
     try:
-        arrays = from_bytes(raw)
-        return _decode(manifest["tree"], arrays), manifest["config"]
-    except (
-        SafetensorError,
-        KeyError,
-        TypeError,
-        ValueError,
-        StopIteration,
-        AttributeError,
-    ) as error:  # signed, but by another hand
+        return _decode(manifest["tree"], from_bytes(raw)), manifest["config"]
+    except Exception as error:  # signed, but by another hand: whatever a forged manifest leads the readers to
         raise _corrupt(
             folder / MANIFEST, f"does not describe its arrays ({type(error).__name__})", "what `save` wrote"
         ) from error
@@ -133,6 +123,30 @@ def load_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointCorrupt: as `load`, of the manifest.
     """
     return dict(_read_manifest(Path(folder) / MANIFEST)["config"])
+
+
+@contextmanager
+def understood(file: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Tell of what is taken apart inside, and is not what vmix writes, as `CheckpointCorrupt`; vmix's own errors stay.
+
+    Args:
+        file: what is read.
+        what: what it should describe.
+
+    Raises:
+        CheckpointCorrupt: in place of a KeyError, a ValueError and the like, and of text that is no JSON.
+    """
+    try:
+        yield
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise _corrupt(Path(file), f"is no JSON ({error})", f"{what}, as vmix wrote it") from error
+    except OSError:
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and type(error).__module__.startswith("vmix"):
+            raise
+        found = f"does not describe {what} ({type(error).__name__}: {error})"
+        raise _corrupt(Path(file), found, "what vmix wrote") from error
 
 
 def jsonable(value: Any, *, where: str = "config") -> Any:
@@ -234,6 +248,8 @@ def _decode(node: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
 
 
 def _decode_array(node: dict[str, Any], stored: np.ndarray) -> Any:
+    if stored.dtype.name != ("uint8" if node["dtype"] in _AS_BYTES else node["dtype"]):
+        raise TypeError(f"{stored.dtype.name} in place of {node['dtype']}")
     if node["dtype"] in _AS_BYTES:
         import ml_dtypes
 
@@ -256,24 +272,32 @@ def _read_manifest(file: Path) -> dict[str, Any]:
     digest, rest = raw[start : start + 64], raw[start + 64 :]
     if not raw.startswith(_HEAD) or hashlib.sha256(_HEAD + rest).hexdigest().encode("ascii") != digest:
         raise _corrupt(file, "its SHA-256 differs from the one inside it", "the bytes that were saved, unedited")
-    manifest = json.loads(raw)
-    if not {"format", "file", "tree", "config"} <= set(manifest):
-        raise _corrupt(file, f"has the keys {sorted(manifest)}", "format, file, tree and config")
-    if manifest["format"] != FORMAT:
-        found = f"format {manifest['format']}, written by vmix {manifest.get('versions', {}).get('vmix')}"
-        raise CheckpointCorrupt(f"{file}: {found}; expected format {FORMAT}: load it with the vmix that wrote it")
-    if not _ARRAYS.fullmatch(manifest["file"]["name"]):
-        raise _corrupt(file, f"names the file {manifest['file']['name']!r}", "arrays-*.safetensors in the same folder")
-    return manifest
+    with understood(file, "a checkpoint"):
+        manifest = json.loads(raw)
+        number = manifest.get("format", FORMAT)
+        if number != FORMAT or isinstance(number, bool):
+            found = f"format {number}, written by vmix {manifest.get('versions', {}).get('vmix')}"
+            raise CheckpointCorrupt(f"{file}: {found}; expected format {FORMAT}: load it with the vmix that wrote it")
+        if not {"format", "file", "tree", "config"} <= set(manifest):
+            raise _corrupt(file, f"has the keys {sorted(manifest)}", "format, file, tree and config")
+        name = manifest["file"]["name"]
+        if not _ARRAYS.fullmatch(name):
+            raise _corrupt(file, f"names the file {name!r}", "arrays-*.safetensors in the same folder")
+        file_of = {"name": name, "nbytes": int(manifest["file"]["nbytes"]), "sha256": str(manifest["file"]["sha256"])}
+        return manifest | {"config": dict(manifest["config"]), "file": file_of}
 
 
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except FileNotFoundError as error:
-        raise _corrupt(file, "is missing", "a file written by `save`") from error
-    except IsADirectoryError as error:
-        raise _corrupt(file, "is a folder", "a file written by `save`") from error
+def _read(file: Path, *, nbytes: int | None = None) -> bytes:
+    """The bytes of a regular file, of this size; a pipe would be waited for, and a device has no end."""
+    if not file.exists():
+        raise _corrupt(file, "is missing", "a file written by `save`")
+    if not file.is_file():
+        what = "a folder" if file.is_dir() else "no regular file"
+        raise _corrupt(file, f"is {what}", "a file written by `save`")
+    size, expected = file.stat().st_size, _MANIFEST_BYTES if nbytes is None else nbytes
+    if size != nbytes if nbytes is not None else size > expected:
+        raise _corrupt(file, f"has {size} bytes", f"{'at most ' if nbytes is None else ''}{expected}")
+    return file.read_bytes()
 
 
 def _corrupt(file: Path, found: str, expected: str) -> CheckpointCorrupt:

@@ -6,7 +6,6 @@ Nothing is fitted or predicted again, so the page needs neither the data nor the
 from __future__ import annotations
 
 import base64
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vmix import checkpoint, plots
+from vmix import checkpoint, data, plots
 from vmix.explaining import Explanation
 from vmix.pages import write_page
 from vmix.program import OBSERVED
 from vmix.report import flatten, layout_of, scatter_figure, thin
-from vmix.runs import is_run
+from vmix.runs import is_run, read_json
 
 MAX_POINTS = 1_000
 METRICS = ("accuracy", "nmi", "ari", "completeness", "elbo", "seconds")
@@ -131,28 +130,32 @@ def write_comparison(records: Sequence[RunRecord], path: str | os.PathLike[str])
 
 
 def _read(folder: Path) -> RunRecord:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    tree, saved = checkpoint.load(folder / "checkpoint")
-    history = {**saved["history"], **tree["history"]}
-    try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except OSError:  # a run whose end was cut off keeps its checkpoint
-        metrics = {}
+    config, saved_as = read_json(folder / "config.json"), folder / "checkpoint"
+    tree, saved = checkpoint.load(saved_as)
+    metrics = _metrics(folder / "metrics.json")
+    with checkpoint.understood(saved_as / checkpoint.MANIFEST, "a fit"):
+        history = {**saved["history"], **tree["history"]}
+        objective = np.atleast_2d(np.asarray(history["objective"], np.float64))[0]
+        data = tuple((tuple(map(int, shape[1:])), str(kind)) for shape, kind in saved["template"])
+        families = tuple(str(row.family) for row in Explanation.from_json(saved["plan"]).rows if row.role == OBSERVED)
+        converged, step_name = bool(saved["converged"]), str(history.get("step_name", "step"))
+    with checkpoint.understood(folder / "config.json", "a run"):
+        of = str(config["model"]), str(config["engine"]), int(config["seed"])
+        settings, command = dict(flatten(config["settings"])), config.get("command")
     return RunRecord(
-        os.fspath(folder),
-        config["model"],
-        config["engine"],
-        config["seed"],
-        metrics,
-        dict(flatten(config["settings"])),
-        np.atleast_2d(np.asarray(history["objective"], np.float64))[0],
-        history.get("step_name", "step"),
-        saved["converged"],
-        tuple((tuple(shape[1:]), kind) for shape, kind in saved["template"]),
-        tuple(row.family for row in Explanation.from_json(saved["plan"]).rows if row.role == OBSERVED),
-        folder,
-        config.get("command"),
+        os.fspath(folder), *of, metrics, settings, objective, step_name, converged, data, families, folder, command
     )
+
+
+def _metrics(path: Path) -> dict[str, float | None]:
+    """The numbers of a run; none of a run whose end was cut off, which keeps its checkpoint."""
+    if not path.exists():
+        return {}
+    found = read_json(path)
+    for name, value in found.items():
+        if not (value is None or (isinstance(value, int | float) and abs(value) < np.inf)):
+            raise ValueError(f"{path}: {name} is {value!r}; expected a finite number or null: fit again")
+    return found
 
 
 def _cell(record: RunRecord, name: str) -> str:
@@ -216,12 +219,15 @@ class Map(NamedTuple):
 
 def _map(record: RunRecord, number: int) -> Map:
     """The latents in two directions; the run's own picture where it has no latents; nothing where it has neither."""
-    place = (f"map-{number}", record.name)
-    picture = record.folder / "plots" / "latent_by_component.png"
-    if (record.folder / "latents.npy").is_file():
-        latents = np.load(record.folder / "latents.npy", allow_pickle=False)
+    place, folder = (f"map-{number}", record.name), record.folder
+    picture = folder / "plots" / "latent_by_component.png"
+    if (folder / "latents.npy").is_file():
+        latents = data.load(folder / "latents.npy").images
+        if latents.ndim != 2:
+            where = folder / "latents.npy"
+            raise ValueError(f"{where}: has shape {latents.shape}; expected (N, latent_dim): fit again")
         rows = thin(np.arange(len(latents)), MAX_POINTS)
-        groups = _components(record.folder, len(latents))[rows]
+        groups = _components(folder, len(latents))[rows]
         hover = [f"row {row}<br>component {group}" for row, group in zip(rows, groups, strict=True)]
         caption = f"{latents.shape[1]} dimensions of the latent, {len(rows):,} rows"
         return Map(*place, caption, figure=scatter_figure(plots.pca_2d(latents[rows]), groups, hover))
@@ -236,4 +242,7 @@ def _components(folder: Path, num_rows: int) -> np.ndarray:
     path = folder / "labels.csv"
     if not path.is_file():
         return np.full(num_rows, "data")
-    return np.loadtxt(path, delimiter=",", skiprows=1, usecols=1, dtype=int, ndmin=1)
+    found = data.load(path, label="component").labels
+    if found is None or len(found) != num_rows:
+        raise ValueError(f"{path}: has not one component for each of {num_rows} latents; expected as many: fit again")
+    return found

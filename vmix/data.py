@@ -8,7 +8,6 @@ import csv
 import difflib
 import gzip
 import hashlib
-import importlib.util
 import math
 import os
 import struct
@@ -18,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from http.client import HTTPException
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -26,6 +24,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from vmix.checks import as_data, check_positive_int, check_same_length
+from vmix.downloading import download
 
 Split = Literal["train", "test", "all"]
 _GIB = 1 << 30
@@ -38,6 +37,9 @@ _MNIST_ROWS = {
     "train": "54e1ab866c9484947dd4821c52bb7a43938f555d6b046be6af55247f8e6ffc64",
     "test": "97b756d55950f1841ebd48df7379b9b2fc87a10d63e08d6213dad41d564e8508",
 }
+# As Keras publishes it.
+_MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
+_MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
 _Found = tuple[np.ndarray, np.ndarray | None, dict[str, Any]]
 
 
@@ -77,8 +79,8 @@ def load(
     """Load a data set by name ("digits", "mnist", "serket") or from a .npy, .npz, .csv or IDX file.
 
     "mnist" is looked for in `$VMIX_DATA/mnist.npz`, then in the cache (`$VMIX_CACHE`, else `~/.cache/vmix`), then
-    fetched from OpenML into the cache. A file's numbers are kept as they are, but uint8 arrays of three or more
-    dimensions are images: they are divided by 255. Three and more dimensions are flattened to (N, D).
+    fetched into the cache and verified by its checksum. A file's numbers are kept as they are, but uint8 arrays of
+    three or more dimensions are images: they are divided by 255. Three and more dimensions are flattened to (N, D).
 
     Args:
         name_or_path: a name; or a path, for an .npz also "file.npz::key".
@@ -187,30 +189,14 @@ def _mnist(split: Split, rows: slice, max_bytes: int) -> Dataset:
 
 
 def _fetch_mnist(file: Path) -> None:
-    from sklearn.datasets import fetch_openml
-
-    # The pandas parser is the fast one; pandas is no dependency of ours.
-    parser = "auto" if importlib.util.find_spec("pandas") else "liac-arff"
     try:
-        bunch = fetch_openml("mnist_784", version=1, as_frame=False, parser=parser, cache=False)
-    except (OSError, HTTPException, ValueError) as error:
+        download(_MNIST_URL, file, sha256=_MNIST_SHA256, max_bytes=1 << 25)
+    except OSError as error:
         raise ValueError(
-            f"mnist: no file, and OpenML could not be reached ({error}); expected mnist.npz (uint8 x_train (60000, 28, "
+            f"mnist: no file, and it could not be fetched ({error}); expected mnist.npz (uint8 x_train (60000, 28, "
             "28), y_train (60000,), x_test (10000, 28, 28), y_test (10000,)) in the folder that VMIX_DATA names, or at "
             f"{file}. load('digits') needs no download"
         ) from error
-    pixels, labels = np.asarray(bunch.data), np.asarray(bunch.target).astype(np.uint8)
-    if pixels.shape != (70000, 784):
-        raise _bad("mnist", f"OpenML sent shape {pixels.shape}", "(70000, 784): try again later")
-    images = pixels.astype(np.uint8).reshape(-1, 28, 28)
-    parts = (images[:60000], labels[:60000], images[60000:], labels[60000:])
-    arrays: dict[str, Any] = dict(zip(_SPLIT_KEYS, parts, strict=True))
-    if not _mnist_verified(arrays):
-        raise _bad("mnist", "the checksum of what OpenML sent is not MNIST's", "the original: put mnist.npz in place")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f"mnist-{os.getpid()}.npz")
-    np.savez_compressed(aside, **arrays)
-    os.replace(aside, file)
 
 
 def _mnist_verified(arrays: dict[str, np.ndarray]) -> bool:
@@ -225,6 +211,8 @@ def _mnist_verified(arrays: dict[str, np.ndarray]) -> bool:
 
 def _own(file: Path, found: _Found, rows: slice) -> Dataset:
     values, labels, meta = found
+    if values.ndim == 0:
+        raise _bad(file, "holds a single number", "an array of shape (N, D)")
     meta = {"source": str(file)} | meta | ({"image_shape": values.shape[1:]} if values.ndim > 2 else {})
     if labels is not None:
         check_same_length([values, labels], [f"{file}: data", "labels"])
@@ -246,7 +234,7 @@ def _codes(labels: np.ndarray, where: str) -> tuple[np.ndarray, dict[str, Any]]:
         raise _bad(where, f"labels have shape {labels.shape}", "one per row, (N,)")
     with suppress(ValueError):
         numbers = labels.astype(np.float64)
-        if np.isfinite(numbers).all() and (numbers == np.round(numbers)).all():
+        if (np.abs(numbers) < 2**63).all() and (numbers == np.round(numbers)).all():
             return numbers.astype(np.int64), {}
     classes, codes = np.unique(labels.astype(str), return_inverse=True)
     if "nan" in classes:
@@ -301,10 +289,10 @@ def _npy_header(stream: IO[bytes], size: int, where: str) -> tuple[np.dtype, tup
 
 
 @contextmanager
-def _npz(file: Path, max_bytes: int) -> Iterator[dict[str, Callable[[], np.ndarray]]]:
+def _npz(file: Path) -> Iterator[dict[str, Callable[[int], np.ndarray]]]:
     try:
         with zipfile.ZipFile(file) as archive:
-            read = partial(_npz_member, archive, file, max_bytes)
+            read = partial(_npz_member, archive, file)
             yield {info.filename.removesuffix(".npy"): partial(read, info) for info in archive.infolist()}
     except ValueError:
         raise
@@ -312,21 +300,24 @@ def _npz(file: Path, max_bytes: int) -> Iterator[dict[str, Callable[[], np.ndarr
         raise _bad(file, f"damaged .npz ({error})", "a file by np.savez: get it again") from error
 
 
-def _npz_member(archive: zipfile.ZipFile, file: Path, max_bytes: int, info: zipfile.ZipInfo) -> np.ndarray:
+def _npz_member(archive: zipfile.ZipFile, file: Path, info: zipfile.ZipInfo, max_bytes: int) -> np.ndarray:
     with archive.open(info) as stream:
         return _read_npy(stream, info.file_size, f"{file}::{info.filename}", max_bytes)
 
 
 def _npz_arrays(file: Path, keys: tuple[str, ...], max_bytes: int) -> dict[str, np.ndarray]:
-    with _npz(file, max_bytes) as members:
+    with _npz(file) as members:
         missing = [key for key in keys if key not in members]
         if missing:
             raise _bad(file, f"has the keys {sorted(members)}", f"{missing} among them")
-        return {key: members[key]() for key in keys}
+        found: dict[str, np.ndarray] = {}
+        for key in keys:  # the limit is for all of them
+            found[key] = members[key](max_bytes - sum(values.nbytes for values in found.values()))
+        return found
 
 
 def _from_npz(file: Path, asked: tuple[str | None, str | int | None], split: Split, max_bytes: int) -> _Found:
-    with _npz(file, max_bytes) as members:
+    with _npz(file) as members:
         names = list(members)
     (key, label), arrays = asked, partial(_npz_arrays, file, max_bytes=max_bytes)
     if key is None and set(_SPLIT_KEYS) <= set(names):

@@ -43,7 +43,7 @@ from vmix.pretraining import first_values
 from vmix.processes import on_host
 from vmix.program import OBSERVED, Program, Site
 from vmix.progress import Progress
-from vmix.recipe import Recipe, Stage
+from vmix.recipe import Recipe, Stage, Watch
 from vmix.recovering import Recovery, Restart, check_on_nan, check_on_nan_word
 from vmix.results import Fit, settings_of
 from vmix.resuming import Keeper, density_digest, described_start, fingerprint
@@ -148,7 +148,7 @@ def fit(
         if keeper is not None:
             keeper.belongs_to({**keeper.identity, "log density": density_digest(plan)})
         kept = None if keeper is None else keeper.found(_like(task, engine, seed))
-        states, stages = (kept.states, kept.stages) if kept else begin(task, engine, init, seed, progress)
+        states, stages = (kept.states, kept.stages) if kept else begin(task, engine, init, seed, progress, keeper)
 
         def finish(states: Any, history: History) -> Fit:
             return _finish(plan, engine, states, history, stages, seed=seed, seconds=time.perf_counter() - began)
@@ -247,10 +247,18 @@ def prepare_task(
     return Task(plan, placed(held, mesh), stream)
 
 
-def begin(task: Task, engine: Engine, init: Any, seed: int, progress: bool | None) -> tuple[Any, list[Stage]]:
+def begin(
+    task: Task, engine: Engine, init: Any, seed: int, progress: bool | None, keeper: Keeper | None = None
+) -> tuple[Any, list[Stage]]:
     """The engine's first states, stacked, and the stages that were gone through."""
     plan, keys = task.plan, _keys(seed)
-    starts, stages = _starts(plan, engine, task.data, init, keys["start"], progress)
+    with Progress(None, "start", enabled=progress) as bar:
+
+        def report(stage: str, done: int, total: int, objective: float) -> None:
+            bar.update(done, objective, f"nats per datum, {stage}, epoch {done} of {total}")
+
+        watch = Watch(report) if keeper is None else Watch(report, keeper.recall, keeper.retain)
+        starts, stages = _starts(task, engine, init, keys["start"], watch)
     first = _beginner(plan, cast(Hashable, engine))
     states = [first(s, task.data, k) for s, k in zip(starts, _split(keys["init"], starts), strict=True)]
     return stacked(states), stages
@@ -285,26 +293,16 @@ def hold(plan: Plan, arrays: tuple, labels: dict[str, Array] | None) -> Data:
     return Data(args, labels, jax.jit(statistics)(args))
 
 
-def _starts(
-    plan: Plan, engine: Engine, data: Data, init: Any, key: Array, progress: bool | None
-) -> tuple[list[Start], list[Stage]]:
+def _starts(task: Task, engine: Engine, init: Any, key: Array, watch: Watch) -> tuple[list[Start], list[Stage]]:
     """One start for each restart or chain; a start that is given is shared."""
+    plan, num = task.plan, engine.num_states
     if isinstance(init, Mapping):
         start = first_values(plan, key=key, from_prior=False)
-        return [Start(given_globals(plan, start.globals, init), start.params)] * engine.num_states, []
+        return [Start(given_globals(plan, start.globals, init), start.params)] * num, []
     recipe = recipe_of(plan, init)
-    starts: list[Start] = []
-    stages: list[Stage] = []
-    with Progress(None, "start", enabled=progress) as bar:
-
-        def report(stage: str, done: int, total: int, objective: float) -> None:
-            bar.update(done, objective, f"nats per datum, {stage}, epoch {done} of {total}")
-
-        for k in _split(key, range(engine.num_states)):
-            start, done = make_start(plan, data, recipe, key=k, report=report)
-            starts.append(start)
-            stages = stages or done
-    return starts, stages
+    keys = _split(key, range(num))
+    made = [make_start(plan, task.data, recipe, key=k, watch=watch.at(f"{i + 1} of {num}")) for i, k in enumerate(keys)]
+    return [start for start, _ in made], made[0][1]
 
 
 def _finish(

@@ -18,19 +18,20 @@ from vmix.merging import price_of_a_component
 from vmix.mixture_climb import Climbed, climb
 from vmix.plan import Plan
 from vmix.program import ProgramError
-from vmix.recipe import Recipe, Stage
+from vmix.recipe import SILENT, Recipe, Stage, Watch
 from vmix.split_merge import split_merge_proposals
 
 MIXTURE_ROWS = 20_000
 _CODE_ROWS = 1_000
 FIRST_SWEEPS = 3
+MIXTURE_ON_CODES = "mixture on codes"
 PROPOSALS, KEPT, PATIENCE = 8, 2, 3
 _TRIAL = 0.25
 _WORTH = 1e-4
 
 
 def fit_mixture(
-    plan: Plan, data: Data, starts: list[Start], recipe: Recipe, *, key: Array, report: Callable = lambda *_: None
+    plan: Plan, data: Data, starts: list[Start], recipe: Recipe, *, key: Array, watch: Watch = SILENT
 ) -> tuple[Start, Stage]:
     """Globals from clustered data, or, where latents have encoders, by EM on their codes with restarts.
 
@@ -40,7 +41,7 @@ def fit_mixture(
         starts: one for each encoder.
         recipe: the recipe.
         key: randomness.
-        report: called with (stage, done, total, objective) as it goes.
+        watch: told of each start as it goes.
 
     Returns:
         The first encoder with its components, and what the stage did.
@@ -49,7 +50,7 @@ def fit_mixture(
         ProgramError: for several encoders of latents whose density does not compress.
     """
     began = time.perf_counter()
-    found, moves = search(plan, data, starts, recipe, key=key, report=report)
+    found, moves = search(plan, data, starts, recipe, key=key, watch=watch)
     order = sorted(range(len(found)), key=lambda i: -found[i].value)
     best = found[order[0]]
     chosen = {name: value[0] for name, value in best.globals.items()}
@@ -62,7 +63,7 @@ def fit_mixture(
 
 
 def search(
-    plan: Plan, data: Data, starts: list[Start], recipe: Recipe, *, key: Array, report: Callable = lambda *_: None
+    plan: Plan, data: Data, starts: list[Start], recipe: Recipe, *, key: Array, watch: Watch = SILENT
 ) -> tuple[list[Climbed], list[int]]:
     """Where each start of the mixture comes to, and how many splits with merges it took; arguments as `fit_mixture`.
 
@@ -92,7 +93,7 @@ def search(
         found.append(run._replace(objective=run.objective - price * used))
         moves.append(taken)
         if searches:
-            report(_stage(plan, recipe), i + 1, restarts, max(r.value for r in found))
+            watch.report(_stage(plan, recipe), i + 1, restarts, max(r.value for r in found))
     return found, moves
 
 
@@ -107,7 +108,7 @@ def _length(plan: Plan, recipe: Recipe) -> tuple[int, int]:
 
 
 def _stage(plan: Plan, recipe: Recipe) -> str:
-    return "mixture on codes" if plan.latents else f"{recipe.clusters} start"
+    return MIXTURE_ON_CODES if plan.latents else f"{recipe.clusters} start"
 
 
 def can_move(plan: Plan) -> bool:

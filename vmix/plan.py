@@ -148,6 +148,11 @@ def make_plan(program: Any, args: tuple, *, key: Array, missing: bool = False, j
     return replace(draft, conditionals=conditionals, reasons=reasons | why)
 
 
+def template_of(described: Any) -> tuple:
+    """Arrays of ones of the shapes and kinds that a file tells, [shape, dtype] each; they take no memory."""
+    return tuple(np.broadcast_to(np.ones((), dtype), shape) for shape, dtype in described)
+
+
 def bare_plan(
     program: Any, template: tuple, *, frames: Mapping[str, Frame], updates: Mapping[str, str], missing: bool
 ) -> Plan:

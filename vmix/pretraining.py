@@ -19,7 +19,7 @@ from vmix.enumeration import fill_missing
 from vmix.log_joint import Batch, batch_terms, guide_factors
 from vmix.plan import Plan
 from vmix.program import NETWORK, trace_sites
-from vmix.recipe import Recipe, Stage
+from vmix.recipe import SILENT, Reached, Recipe, Stage, Watch
 
 MIN_PRETRAIN_STEPS = 3_000
 
@@ -58,23 +58,32 @@ def _drawer(plan: Plan, from_prior: bool) -> Callable:
 
 
 def pretrain(
-    plan: Plan, data: Data, start: Start, recipe: Recipe, *, key: Array, report: Callable
+    plan: Plan, data: Data, start: Start, recipe: Recipe, *, key: Array, watch: Watch = SILENT
 ) -> tuple[Start, Stage]:
     """Train the networks as an autoencoder: maximise log p(x | z) at the encoder's mean of (corrupted) x."""
-    began = time.perf_counter()
     size = min(plan.layout.rows_for(recipe.batch_size), data.num_rows)
     steps = data.num_rows // size
     epochs = max(recipe.pretrain_epochs, -(-MIN_PRETRAIN_STEPS // steps))
     corruption = Corruption(recipe.noise, recipe.distort)
     epoch, optimiser = _trainer(plan, size, corruption, _adam(recipe.learning_rate, epochs * steps))
-    params, opt_state = start.params, optimiser.init(start.params)
-    objective = []
-    for i in range(epochs):
-        params, opt_state, value = epoch(params, opt_state, start.globals, data, jax.random.fold_in(key, i))
-        objective.append(float(value))
-        report("autoencoder", i + 1, epochs, objective[-1])
+    fresh = (start.params, optimiser.init(start.params))
+    reached = watch.recall(watch.place, fresh)
+    if reached is None:
+        reached = Reached(fresh, 0, [], 0.0)
+        watch.retain(watch.place, reached, at_once=True)
+    began = time.perf_counter() - reached.seconds
+    try:
+        for i in range(reached.done, epochs):
+            *values, value = epoch(*reached.values, start.globals, data, jax.random.fold_in(key, i))
+            objective = [*reached.objective, float(value)]
+            reached = Reached(tuple(values), i + 1, objective, time.perf_counter() - began)
+            watch.report("autoencoder", i + 1, epochs, objective[-1])
+            watch.retain(watch.place, reached, at_once=i + 1 == epochs)
+    except KeyboardInterrupt:
+        watch.retain(watch.place, reached, at_once=True)
+        raise
     note = f"{epochs} epochs, reconstruction in nats per datum"
-    return Start(start.globals, params), Stage("autoencoder", time.perf_counter() - began, objective, note)
+    return Start(start.globals, reached.values[0]), Stage("autoencoder", reached.seconds, reached.objective, note)
 
 
 @lru_cache(maxsize=8)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vmix.options import Range, checked
 
@@ -74,3 +75,40 @@ class Stage(NamedTuple):
     seconds: float
     objective: list[float]
     note: str
+
+
+class Reached(NamedTuple):
+    """How far a stage has come: what it computed, the epochs done, their objectives, and the seconds they took."""
+
+    values: Any
+    done: int
+    objective: list[float]
+    seconds: float
+    note: str = ""
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Nobody looks on, and nothing was kept."""
+
+
+class Watch(NamedTuple):
+    """Who looks on while a start is made.
+
+    Attributes:
+        report: called with (stage, done, total, objective) as it goes.
+        recall: called with (place, values of the same shapes), gives what was `Reached` before, or None.
+        retain: called with (place, `Reached`); with `at_once=True` where a stage has ended.
+        place: which part of the start it is.
+    """
+
+    report: Callable[[str, int, int, float], None] = _nothing
+    recall: Callable[..., Reached | None] = _nothing
+    retain: Callable[..., None] = _nothing
+    place: str = "start"
+
+    def at(self, name: str) -> Watch:
+        """The same for a part of this one."""
+        return self._replace(place=f"{self.place}, {name}")
+
+
+SILENT = Watch()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +21,9 @@ from vmix.explaining import Explanation, explain_plan
 from vmix.families import Frame
 from vmix.history import History
 from vmix.mean_field import MODE
-from vmix.plan import Plan, bare_plan
+from vmix.plan import Plan, bare_plan, template_of
 from vmix.predicting import Predictor
+from vmix.program import ProgramError
 from vmix.pruning import LEAST, check_least, pruned
 from vmix.recipe import Stage
 from vmix.showing import fit_html
@@ -270,15 +273,22 @@ def load(folder: str | Path, *, program: Any = None) -> Fit:
         ValueError: if the program is not installed and not given, or if the folder holds no fit.
     """
     folder = Path(folder)
-    inner = folder / "checkpoint"
-    tree, config = checkpoint.load(inner if inner.is_dir() else folder)
+    folder = folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder
+    tree, config = checkpoint.load(folder)
     if "model" not in config:
         raise ValueError(f"{str(folder)!r} is no saved fit; an ended one goes on by vmix.fit(..., checkpoint=folder)")
-    source = program if program is not None else _installed_model(config["model"], config["settings"]["model"])
-    template = tuple(np.ones(shape, dtype) for shape, dtype in config["template"])
-    frames = {n: Frame(jnp.asarray(f["shift"]), jnp.asarray(f["scale"])) for n, f in tree["frames"].items()}
-    updates = config.get("updates", {})
-    plan = bare_plan(source, template, frames=frames, updates=updates, missing=config["missing"])
+    understood = partial(checkpoint.understood, folder / checkpoint.MANIFEST, "a fit")
+    with understood():
+        source = program if program is not None else _installed_model(config["model"], config["settings"]["model"])
+        frames = {n: Frame(jnp.asarray(f["shift"]), jnp.asarray(f["scale"])) for n, f in tree["frames"].items()}
+        updates, template, missing = config.get("updates", {}), template_of(config["template"]), config["missing"]
+    with understood() if program is None else nullcontext():  # the errors of a program of one's own are its own
+        plan = bare_plan(source, template, frames=frames, updates=updates, missing=missing)
+    with understood():
+        return _remade(tree, config, plan)
+
+
+def _remade(tree: dict[str, Any], config: dict[str, Any], plan: Plan) -> Fit:
     return Fit(
         config["model"],
         config["engine"],
@@ -306,7 +316,7 @@ def load(folder: str | Path, *, program: Any = None) -> Fit:
 def _installed_model(name: str, settings: Mapping[str, Any]) -> Any:
     found = {entry.name: entry for entry in entry_points(group="vmix.models")}
     if name not in found:
-        raise ValueError(
+        raise ProgramError(
             f"the checkpoint is of program {name!r}, which is not an installed model ({sorted(found)}); pass it: "
             "vmix.load(folder, program=...)"
         )

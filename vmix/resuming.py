@@ -21,10 +21,11 @@ from vmix import checkpoint
 from vmix.engine import Info
 from vmix.enumeration import fill_missing
 from vmix.plan import Plan
+from vmix.processes import first_says, is_first, on_host
 from vmix.program import digest, trace_sites
-from vmix.recipe import Recipe, Stage
+from vmix.recipe import Reached, Recipe, Stage
 
-_KIND = "state of a fit"
+_KIND, _START = "state of a fit", "start of a fit"
 _SAMPLED = 1_000
 
 
@@ -40,6 +41,10 @@ class Kept(NamedTuple):
     nan_restarts: list[list]
 
 
+class OtherVersion(ValueError):
+    """A state of another version of the engine."""
+
+
 class Keeper:
     """The folder of one fit.
 
@@ -52,6 +57,7 @@ class Keeper:
         self.folder, self.every = Path(folder), every
         self.identity: dict[str, Any] = {}
         self.stages: list[Stage] = []
+        self._reached: dict[str, Reached] = {}
         self._last = 0.0
 
     def belongs_to(self, identity: Mapping[str, Any]) -> None:
@@ -68,9 +74,10 @@ class Keeper:
         if not (self.folder / checkpoint.MANIFEST).exists():
             return
         config = checkpoint.load_config(self.folder)
-        if config.get("kind") != _KIND:
+        if config.get("kind") not in (_KIND, _START):
             raise ValueError(f"checkpoint={str(self.folder)!r} holds something else: give a folder of its own")
-        there = config["identity"]
+        with checkpoint.understood(self.folder / checkpoint.MANIFEST, _KIND):
+            there = dict(config["identity"])
         differ = [name for name, value in self.identity.items() if there.get(name) != value]
         if differ:
             shown = "; ".join(
@@ -82,7 +89,7 @@ class Keeper:
             )
 
     def found(self, like: Any) -> Kept | None:
-        """What was kept before, if anything.
+        """The state that was kept before, if any; of a start that was not yet made, `recall` tells.
 
         Args:
             like: states of the same structure, shapes or arrays.
@@ -94,14 +101,36 @@ class Keeper:
         if not (self.folder / checkpoint.MANIFEST).exists():
             return None
         tree, config = checkpoint.load(self.folder)
-        leaves, structure = jax.tree.flatten(like)
-        if len(leaves) != len(tree["states"]):
-            raise ValueError(f"checkpoint={str(self.folder)!r} is of another version of the engine: remove it")
-        self.stages = [Stage(*stage) for stage in config["stages"]]
-        states = jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in tree["states"]])
-        info = None if tree["info"] is None else Info(**tree["info"])
-        restarts = config.get("nan_restarts", [])
-        return Kept(states, info, config["done"], config["converged"], self.stages, config["stream"], restarts)
+        with checkpoint.understood(self.folder / checkpoint.MANIFEST, config["kind"]):
+            if config["kind"] == _START:
+                self._reached = {p: Reached(v, *config["reached"][p]) for p, v in tree["reached"].items()}
+                return None
+            states = self._as(like, tree["states"])
+            info = None if tree["info"] is None else Info(**tree["info"])
+            self.stages = [Stage(*stage) for stage in config["stages"]]
+            done, converged, stream = config["done"], config["converged"], config["stream"]
+        return Kept(states, info, done, converged, self.stages, stream, config.get("nan_restarts", []))
+
+    def recall(self, place: str, like: Any) -> Reached | None:
+        """How far a part of the start had come.
+
+        Args:
+            place: which part.
+            like: values of the same structure.
+
+        Raises:
+            ValueError: if it was kept by another version of vmix.
+        """
+        reached = self._reached.get(place)
+        return None if reached is None else reached._replace(values=self._as(like, reached.values))
+
+    def _as(self, like: Any, leaves: list) -> Any:
+        """The arrays in the structure of `like`, if they are of its shapes and kinds."""
+        wanted, structure = jax.tree.flatten(like)
+        found = [jnp.asarray(leaf) for leaf in leaves]
+        if [(leaf.shape, leaf.dtype) for leaf in found] != [(leaf.shape, leaf.dtype) for leaf in wanted]:
+            raise OtherVersion(f"checkpoint={str(self.folder)!r} is of another version of the engine: remove it")
+        return jax.tree.unflatten(structure, found)
 
     def due(self) -> bool:
         """Whether it is time for another save."""
@@ -123,12 +152,31 @@ class Keeper:
             OSError: at the very beginning, when nothing is lost yet.
         """
         tree = {"states": jax.tree.leaves(states), "info": None if info is None else info._asdict()}
-        config = {"kind": _KIND, "identity": self.identity, "done": done, "converged": converged, "stream": stream}
-        config["nan_restarts"] = list(nan_restarts)
+        config = {"kind": _KIND, "done": done, "converged": converged, "stream": stream}
+        config |= {"nan_restarts": list(nan_restarts), "stages": [list(stage) for stage in self.stages]}
+        self._save(tree, config, first=not done)
+        self._reached = {}
+
+    def retain(self, place: str, reached: Reached, *, at_once: bool = False) -> None:
+        """Save how far a part of the start has come, with all parts before it, when it is time or at once.
+
+        Raises:
+            OSError: at the very beginning, when nothing is lost yet.
+        """
+        if not (at_once or first_says(self.due())):
+            return
+        first = not self._reached
+        self._reached[place] = reached._replace(values=jax.tree.leaves(on_host(reached.values)))
+        if is_first():
+            tree = {"reached": {name: part.values for name, part in self._reached.items()}}
+            told = {name: list(part[1:]) for name, part in self._reached.items()}
+            self._save(tree, {"kind": _START, "reached": told}, first=first)
+
+    def _save(self, tree: Mapping[str, Any], config: Mapping[str, Any], *, first: bool) -> None:
         try:
-            checkpoint.save(self.folder, tree, config | {"stages": [list(stage) for stage in self.stages]})
+            checkpoint.save(self.folder, tree, {**config, "identity": self.identity})
         except OSError as error:
-            if not done:
+            if first:
                 raise
             warnings.warn(
                 f"the state could not be kept in {str(self.folder)!r} ({error}); the fit goes on, and what was kept "

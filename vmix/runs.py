@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vmix import plots
+from vmix import checkpoint, plots
 from vmix.report import compute_metrics, write_report
 from vmix.steps import Steps, as_rows, reconstruct_rows
 
@@ -69,15 +69,28 @@ def prepare_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -
 def is_run(folder: str | os.PathLike[str]) -> bool:
     """Return whether the folder's `config.json` says that it is a run of vmix."""
     try:
-        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        return str(read_json(Path(folder) / "config.json").get("format", "")).startswith("vmix run")
     except (OSError, ValueError):
         return False
-    return isinstance(config, dict) and str(config.get("format", "")).startswith("vmix run")
 
 
 def remembered_steps(folder: str | os.PathLike[str]) -> Steps | None:
     """Return the steps that the rows of the fitted file were cut into, as `write_run` was told."""
-    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("steps")
+    steps = read_json(Path(folder) / "config.json").get("steps")
+    if not (steps in (None, "all") or (isinstance(steps, int) and not isinstance(steps, bool) and steps > 0)):
+        raise ValueError(f'{Path(folder) / "config.json"}: steps is {steps!r}; expected null, "all" or a whole number')
+    return steps
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a run's file holds, by name.
+
+    Raises:
+        vmix.checkpoint.CheckpointCorrupt: if it is no JSON, or no names.
+        OSError: if it cannot be read.
+    """
+    with checkpoint.understood(path, "part of a run"):
+        return dict(json.loads(path.read_text(encoding="utf-8")).items())
 
 
 def write_run(

@@ -6,17 +6,15 @@ Every stage reads the plan, so a program of the user's own gets the same start a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 from jax import Array
 
 from vmix.engine import Data, Start
-from vmix.mixture_start import FIRST_SWEEPS, fit_mixture
+from vmix.mixture_start import FIRST_SWEEPS, MIXTURE_ON_CODES, fit_mixture
 from vmix.plan import Plan
 from vmix.pretraining import first_values, pretrain
 from vmix.program import NETWORK, ProgramError
-from vmix.recipe import Recipe, Stage
+from vmix.recipe import SILENT, Reached, Recipe, Stage, Watch
 
 
 def recipe_of(plan: Plan, choice: Recipe | str | None) -> Recipe:
@@ -74,7 +72,7 @@ def check_recipe(plan: Plan, recipe: Recipe) -> None:
 
 
 def make_start(
-    plan: Plan, data: Data, recipe: Recipe, *, key: Array, report: Callable[[str, int, int, float], None]
+    plan: Plan, data: Data, recipe: Recipe, *, key: Array, watch: Watch = SILENT
 ) -> tuple[Start, list[Stage]]:
     """Go through the stages once.
 
@@ -83,7 +81,7 @@ def make_start(
         data: the data.
         recipe: the recipe.
         key: randomness.
-        report: called with (stage, done, total, objective) as it goes.
+        watch: told of each stage as it goes, and asked how far it came before.
 
     Returns:
         The start, and what each stage did.
@@ -98,10 +96,25 @@ def make_start(
         draw_key, train_key = (k if i == 0 else jax.random.fold_in(k, i) for k in (keys["draw"], keys["train"]))
         start = first_values(plan, key=draw_key, from_prior=recipe.clusters == "prior")
         if pretrains(plan, recipe):
-            start, stage = pretrain(plan, data, start, recipe, key=train_key, report=report)
+            start, stage = pretrain(plan, data, start, recipe, key=train_key, watch=watch.at(f"encoder {i + 1}"))
             stages.append(stage if views == 1 else stage._replace(name=f"{stage.name} {i + 1} of {views}"))
         starts.append(start)
     if plan.globals and recipe.clusters != "prior":
-        start, stage = fit_mixture(plan, data, starts, recipe, key=keys["mixture"], report=report)
+        fit = _fit_mixture_once if pretrains(plan, recipe) else fit_mixture
+        start, stage = fit(plan, data, starts, recipe, key=keys["mixture"], watch=watch)
         return start, [*stages, stage]
     return starts[0], stages
+
+
+def _fit_mixture_once(
+    plan: Plan, data: Data, starts: list[Start], recipe: Recipe, *, key: Array, watch: Watch
+) -> tuple[Start, Stage]:
+    """The mixture on codes, unless it is there from before."""
+    place = watch.at("mixture").place
+    reached = watch.recall(place, starts[0].globals)
+    if reached is None:
+        start, stage = fit_mixture(plan, data, starts, recipe, key=key, watch=watch)
+        reached = Reached(start.globals, 1, stage.objective, stage.seconds, stage.note)
+        watch.retain(place, reached, at_once=True)
+    stage = Stage(MIXTURE_ON_CODES, reached.seconds, reached.objective, reached.note)
+    return Start(reached.values, starts[0].params), stage

@@ -28,7 +28,7 @@ from vmix.door import prepare
 from vmix.engine import Data, Engine, Start
 from vmix.families_protocol import Frame
 from vmix.log_joint import Batch, batch_terms
-from vmix.plan import Plan, bare_plan
+from vmix.plan import Plan, bare_plan, template_of
 from vmix.program import ProgramError
 
 
@@ -84,7 +84,7 @@ class ProgramModule(Module):
         Raises:
             GraphError: for another program's state.
         """
-        template = tuple(np.ones(shape, dtype) for shape, dtype in settings["template"])
+        template = template_of(settings["template"])
         frames = {n: Frame(jnp.asarray(f["shift"]), jnp.asarray(f["scale"])) for n, f in state["frames"].items()}
         plan = bare_plan(prepare(self.program, template), template, frames=frames, updates={}, missing=False)
         if plan.program.name != settings["program"] or self.shares != settings["shares"]:

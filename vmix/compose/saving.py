@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from vmix.compose.network import Network
 
 KINDS = {kind.__name__: kind for kind in (GMM, MLDA, MM, VAE)}
+MOST_COLUMNS = 1 << 22
 _POSITIONAL = {"latent_dim", "num_components", "weights"}
 
 
@@ -60,14 +62,19 @@ def load(folder: Any, *, programs: Mapping[str, ProgramModule] | None = None) ->
         ValueError: for a folder that holds something else.
         GraphError: for a module with a program that is not given, or another one.
     """
-    from vmix.compose.network import Network
-
     tree, config = checkpoint.load(folder)
     if "network" not in config:
         raise ValueError(f"{folder} holds no network of modules; a fit is loaded with vmix.load(folder)")
+    with checkpoint.understood(Path(folder) / checkpoint.MANIFEST, "a network of modules"):
+        return _remade(tree, config, programs or {})
+
+
+def _remade(tree: Any, config: Mapping[str, Any], programs: Mapping[str, ProgramModule]) -> Network:
+    from vmix.compose.network import Network
+
     modules: list[Module] = []
     for record in config["network"]:
-        module = _given(record, programs or {}) if record["kind"] == ProgramModule.__name__ else _made(record)
+        module = _given(record, programs) if record["kind"] == ProgramModule.__name__ else _made(record)
         if record["upstream"]:
             module.connect(*(modules[i] for i in record["upstream"]))
         if isinstance(module, ProgramModule):
@@ -101,6 +108,8 @@ def _given(record: dict[str, Any], programs: Mapping[str, ProgramModule]) -> Pro
 
 def _made(record: dict[str, Any]) -> Module:
     settings = dict(record["settings"])
+    if not 0 <= record["width"] <= MOST_COLUMNS:  # a row of zeros is made of it
+        raise GraphError(f"a module says of itself that its data have {record['width']} columns: fit the network again")
     if record["kind"] == "Observation":
         return Observation(np.zeros((1, record["width"]), np.float32), name=settings["name"])
     first = [settings.pop(n) for n in list(settings) if n in _POSITIONAL and record["kind"] != "MM"]

@@ -79,7 +79,7 @@ class Stepper:
     def _starts(self, data: Data, count: int, key: Array) -> list[Start]:
         recipe = recipe_of(self.plan, None)
         return [
-            make_start(self.plan, data, recipe, key=k, report=lambda *_: None)[0] for k in jax.random.split(key, count)
+            make_start(self.plan, data, recipe, key=k)[0] for k in jax.random.split(key, count)
         ]
 
 
