@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from vmix.compilation import jit_once
 from vmix.distortion import distorted
 from vmix.engine import Data, Start
 from vmix.first_responsibilities import View, features_of, first_shares, spread_statistics_of, stacked
@@ -77,14 +78,15 @@ def search(
             f"site {name!r} does not compress ({reason}), so it cannot have several views: use views=1 and copies=0"
         )
     searches = _searches(plan)
+    once = not searches and not plan.per_datum
     restarts, sweeps = _length(plan, recipe)
     batches = [mixture_batch(plan, data, s, key=key, copy=copy, distort=recipe.distort) for s, copy in views]
     seen = stacked([View(s, dict(b.latents), dict(b.known or {})) for (s, _), b in zip(views, batches, strict=True)])
     price = price_of_a_component(features_of(plan, seen, batches[0])) if recipe.clusters == "evidence" else 0.0
     found, moves = [], []
     for i, k in enumerate(jax.random.split(jax.random.fold_in(key, 1), restarts)):
-        first, spread = _first(plan, recipe.clusters)(k, seen, batches[0])
-        climb = partial(_climber(plan, recipe.copies + 1), seen, batches[0], spread)
+        first, spread = _first(plan, recipe.clusters, once)(k, seen, batches[0])
+        climb = partial(_climber(plan, recipe.copies + 1, once), seen, batches[0], spread)
         run, taken = climb(first, sweeps, recipe.mixture_beta if searches else 1.0), 0
         if searches and recipe.mixture_moves and can_move(plan):
             propose = partial(_proposer(plan), seen, batches[0])
@@ -154,19 +156,19 @@ def _softened(shares: Array) -> Array:
 
 
 @lru_cache(maxsize=8)
-def _first(plan: Plan, clusters: str) -> Callable:
+def _first(plan: Plan, clusters: str, once: bool) -> Callable:
     def first(key: Array, views: View, batch: Batch) -> tuple:
         shares = first_shares(plan, views, batch, key=key, clusters=clusters)
         start = jax.tree.map(lambda a: a[0], views.start)
         spread = spread_statistics_of(plan, start, batch, key=jax.random.fold_in(key, 1), clusters=clusters)
         return jnp.log(shares), spread
 
-    return jax.jit(first)
+    return jit_once(first) if once else jax.jit(first)
 
 
 @lru_cache(maxsize=8)
-def _climber(plan: Plan, each: int) -> Callable:
-    return jax.jit(partial(climb, plan, each=each))
+def _climber(plan: Plan, each: int, once: bool) -> Callable:
+    return (jit_once if once else jax.jit)(partial(climb, plan, each=each))
 
 
 @lru_cache(maxsize=8)

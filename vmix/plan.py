@@ -303,7 +303,7 @@ def _frames(plan: Plan, args: tuple, chosen: list[str]) -> dict[str, Frame]:
     some = tuple(jnp.asarray(np.asarray(a[:100_000])) for a in args)
     latents = {name: jnp.zeros((some[0].shape[0], *plan.sites[name].shape[1:])) for name in plan.latents}
 
-    @jax.jit
+    @jit_once
     def compute(globals_: dict, params: dict, data: tuple) -> dict[str, Frame]:
         sites = model_sites(plan, globals_, latents, params, data)
         return {name: data_frame(plan.layout, sites[name]) for name in chosen if name not in plan.latents}
