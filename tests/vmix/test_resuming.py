@@ -161,7 +161,8 @@ def test_a_full_disk_is_told_and_the_fit_goes_on(tmp_path, monkeypatch):
 
 @pytest.mark.faults
 @pytest.mark.parametrize(
-    "error", [jax.errors.JaxRuntimeError, *(pytest.param(e, marks=pytest.mark.slow) for e in (ValueError, MemoryError))]
+    "error",
+    [jax.errors.JaxRuntimeError, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (ValueError, MemoryError))],
 )
 def test_memory_that_runs_out_leaves_the_state_before_and_says_what_to_do(alone, tmp_path, monkeypatch, error):
     look, calls = driving.on_the_host, []
@@ -174,7 +175,7 @@ def test_memory_that_runs_out_leaves_the_state_before_and_says_what_to_do(alone,
 
     with monkeypatch.context() as patch:
         patch.setattr(driving, "on_the_host", full)
-        with pytest.raises(MemoryError, match=f"ran out at sweep .* is kept in '{tmp_path}'; give EM a smaller batch_s"):
+        with pytest.raises(MemoryError, match=f"ran out at sweep .* is kept in '{tmp_path}'; give EM a smaller "):
             vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path, checkpoint_every=1e9)
     assert checkpoint.load_config(tmp_path)["done"] > 0
     assert_same_bits(vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path), alone)
