@@ -279,7 +279,7 @@ def _run(words: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (CycloptsError, ValueError, TypeError, OSError, FloatingPointError) as error:
+    except (CycloptsError, ValueError, TypeError, OSError, FloatingPointError, MemoryError) as error:
         if os.environ.get("VMIX_DEBUG") == "1":
             raise
         _complain(str(error) or type(error).__name__)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -107,6 +108,9 @@ class Run:
                 except KeyboardInterrupt:
                     interrupted = True
                     break
+                except (jax.errors.JaxRuntimeError, ValueError, MemoryError) as error:
+                    self._refuse_memory(error, states, infos, done)
+                    raise
                 try:
                     self._watch(info, states, new, done)
                 except FitError as error:
@@ -140,6 +144,20 @@ class Run:
         self.engine = self.recovery.engine
         self._compile()
         return place
+
+    def _refuse_memory(self, error: Exception, states: Any, infos: list[Info], done: int) -> None:
+        """Where memory ran out, keep the state before it and say what to do; of another error say nothing."""
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            return
+        kept = ""
+        if self.keeper is not None:
+            with suppress(MemoryError):
+                self.keep(states, infos, done)
+            kept = f"; what was learnt until then is kept in {str(self.keeper.folder)!r}"
+        raise MemoryError(
+            f"memory ran out at {self.engine.step_name} {done}{kept}; give {self.engine.name} a smaller batch_size= "
+            'where it takes one, fewer restarts or chains, or data on disk (np.load(file, mmap_mode="r"))'
+        ) from error
 
     def _nan_restarts(self) -> tuple[Restart, ...]:
         return () if self.recovery is None else self.recovery.taken

@@ -103,6 +103,7 @@ def fit(
     Raises:
         ValueError: for data or options that cannot be used (`ProgramError` for a program that cannot be planned).
         FitError: if the objective becomes NaN or infinite.
+        MemoryError: if memory runs out; `checkpoint` then holds the state before it.
 
     Example:
         >>> import vmix, numpy as np

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -13,7 +14,7 @@ import numpyro.distributions as dist
 import pytest
 
 import vmix
-from vmix import checkpoint
+from vmix import checkpoint, driving
 from vmix.checkpoint import CheckpointCorrupt
 from vmix.inference import EM, SVI, Gibbs
 from vmix.models import VAE, GaussianMixture
@@ -156,6 +157,38 @@ def test_a_full_disk_is_told_and_the_fit_goes_on(tmp_path, monkeypatch):
     assert len(fit.history["objective"]) == 12
     tree, config = checkpoint.load(tmp_path)
     assert config["done"] == 0 and tree["info"] is None
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    "error",
+    [jax.errors.JaxRuntimeError, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (ValueError, MemoryError))],
+)
+def test_memory_that_runs_out_leaves_the_state_before_and_says_what_to_do(alone, tmp_path, monkeypatch, error):
+    look, calls = driving.on_the_host, []
+
+    def full(*given):
+        calls.append(given)
+        if len(calls) == 3:
+            raise error("RESOURCE_EXHAUSTED: Out of memory allocating 4398046511104 bytes.")
+        return look(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driving, "on_the_host", full)
+        with pytest.raises(MemoryError, match=f"ran out at sweep .* is kept in '{tmp_path}'; give EM a smaller "):
+            vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path, checkpoint_every=1e9)
+    assert checkpoint.load_config(tmp_path)["done"] > 0
+    assert_same_bits(vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path), alone)
+
+
+@pytest.mark.faults
+def test_another_error_of_the_device_comes_through_as_it_is(tmp_path, monkeypatch):
+    def broken(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: lost")
+
+    monkeypatch.setattr(driving, "on_the_host", broken)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL: lost"):
+        vmix.fit(MODEL, X, engine=ENGINE, seed=0)
 
 
 @pytest.mark.faults
