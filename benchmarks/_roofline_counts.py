@@ -3,9 +3,10 @@
 N rows, D columns, K components, P statistics a row. An operation is an addition, a multiplication, or one elementary
 function. Bytes are the traffic to memory of arrays too large for the caches, each once for every pass over it.
 
-**Mixtures.** x and x^2 (diagonal, P = 2 D) or x and all x_i x_j (full, P = D + D^2), kept from the start. Likelihoods
-T eta' are 2 N P K operations and sums R' T as many; responsibilities take 5 N K (largest, difference, exp, sum,
-quotient). T passes twice, the N K likelihoods and responsibilities are each written and read: 8 N P + 16 N K bytes.
+**Mixtures.** x and x^2 (diagonal, P = 2 D), or x and x_i x_j for i <= j (full, P = D + D (D + 1) / 2), kept from the
+start. Likelihoods T eta' are 2 N P K operations and sums R' T as many; responsibilities take 5 N K (largest,
+difference, exp, sum, quotient). T passes twice, the N K likelihoods and responsibilities are each written and read:
+8 N P + 16 N K bytes.
 
 **HMM.** M = N T steps. The same products over the M steps; then forwards and backwards, each a product with the
 transition matrix (2 K^2) and 3 K for evidence and scale; pairs of states, 2 K^2; responsibilities and exp, 4 K. So
@@ -68,7 +69,7 @@ def vade(*, num_data: int, data_dim: int, hidden: Sequence[int], latent_dim: int
 
 
 def _statistics(covariance: str, data_dim: int) -> int:
-    return 2 * data_dim if covariance == "diagonal" else data_dim + data_dim**2
+    return 2 * data_dim if covariance == "diagonal" else data_dim + data_dim * (data_dim + 1) // 2
 
 
 COUNTS: dict[str, Callable[..., Count]] = {f.__name__: f for f in (mixture, hmm, lda, vade)}
