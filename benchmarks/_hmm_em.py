@@ -59,12 +59,13 @@ class Contestant:
         return np.array(self.seconds[1:]) / sweeps
 
 
-def compare(settings: Settings, seed: int, *, folder: Path) -> list[dict[str, Any]]:
+def compare(settings: Settings, seed: int, *, name: str, folder: Path) -> list[dict[str, Any]]:
     """Run one case, interleaved, and record a line a variant: the fastest of each peer's forms.
 
     Args:
         settings: sizes.
         seed: of the data.
+        name: of the case.
         folder: where the results are.
 
     Returns:
@@ -72,29 +73,24 @@ def compare(settings: Settings, seed: int, *, folder: Path) -> list[dict[str, An
     """
     chosen = asdict(settings) | {"estimate": "ml"}
     names = ["vmix", *peers.installed()]
-    cases = {
-        name: Case(benchmark="hmm", case=f"em-{settings.covariance}", variant=name, seed=seed, settings=chosen)
-        for name in names
-    }
+    cases = {v: Case(benchmark="hmm", case=name, variant=v, seed=seed, settings=chosen) for v in names}
     if all(is_recorded(case, folder) for case in cases.values()):
         return []
     x = make_data(settings, seed)
     start = first_values(settings, x)
     forms = {"vmix": [contest(settings, x, start)]}
-    for name in names[1:]:
-        forms[name] = [Contestant(*form) for form in peers.forms(name, settings, x, start)]
+    for variant in names[1:]:
+        forms[variant] = [Contestant(*form) for form in peers.forms(variant, settings, x, start)]
     for _ in range(1 + settings.rounds):
         for who in (form for every in forms.values() for form in every):
             who.run_round()
-    best = {
-        name: min(every, key=lambda who: np.median(who.per_sweep(settings.sweeps))) for name, every in forms.items()
-    }
-    metrics = {name: _metrics(who, settings, x) for name, who in best.items()}
-    for name in names[1:]:
+    best = {v: min(every, key=lambda who: np.median(who.per_sweep(settings.sweeps))) for v, every in forms.items()}
+    metrics = {v: _metrics(who, settings, x) for v, who in best.items()}
+    for variant in names[1:]:
         # round by round, so that a drift of the machine's load cancels
-        ratio = best[name].per_sweep(settings.sweeps) / best["vmix"].per_sweep(settings.sweeps)
-        metrics["vmix"][f"times_faster_than_{name.split()[0]}"] = float(np.median(ratio))
-    return [record(cases[name], metrics[name], sum(best[name].seconds), folder) for name in names]
+        ratio = best[variant].per_sweep(settings.sweeps) / best["vmix"].per_sweep(settings.sweeps)
+        metrics["vmix"][f"times_faster_than_{variant.split()[0]}"] = float(np.median(ratio))
+    return [record(cases[v], metrics[v], sum(best[v].seconds), folder) for v in names]
 
 
 def _metrics(contestant: Contestant, settings: Settings, x: np.ndarray) -> dict[str, float]:
@@ -162,6 +158,7 @@ def log_likelihood(
     if np.linalg.eigvalsh(covariance).min() <= 0:
         return np.nan
     unary = np.stack([multivariate_normal(m, s).logpdf(x) for m, s in zip(loc, covariance, strict=True)], -1)
+    unary = unary.reshape(*x.shape[:2], -1)  # scipy drops the axis of a single sequence
     peak = unary.max(-1, keepdims=True)
     weights = np.exp(unary - peak)
     alpha = initial * weights[:, 0]

@@ -1,4 +1,4 @@
-"""EM on a Gaussian mixture against scikit-learn, sweep by sweep from the same start."""
+"""EM on a Gaussian mixture against scikit-learn and pomegranate, sweep by sweep from the same start."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from typing import Any
 import jax
 import numpy as np
 import sklearn
+from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as Peer
 from threadpoolctl import threadpool_limits
 
+import vmix
+from benchmarks import _mixtures_pomegranate as pomegranate
 from benchmarks._recording import Case, is_recorded, load_average, record
 from benchmarks._sweeps import Sweeps
 from vmix.free_energy import evaluate
@@ -61,45 +64,53 @@ class Contestant:
         return np.array(self.seconds[1:]) / sweeps
 
 
-def compare(settings: Settings, seed: int, *, folder: Path) -> list[dict[str, Any]]:
-    """Run one case, interleaved, and record a line a variant.
+def compare(settings: Settings, seed: int, *, folder: Path, data: str = "ellipsoids") -> list[dict[str, Any]]:
+    """Run one case, interleaved, and record a line a variant: the faster number of threads of each peer.
 
     Args:
         settings: sizes.
         seed: of the data.
         folder: where the results are.
+        data: "ellipsoids", or "mnist": its first N images in D principal directions.
 
     Returns:
         The lines; none if they are there already.
     """
-    variants = ["vmix", *(f"scikit-learn {sklearn.__version__}, {name}" for name in PEERS)]
+    others = {f"scikit-learn {sklearn.__version__}, {name}": name for name in PEERS} | pomegranate.installed()
     chosen = asdict(settings) | {"estimate": "ml"}
-    cases = [
-        Case(benchmark="mixtures", case=f"em-{settings.covariance}", variant=v, seed=seed, settings=chosen)
-        for v in variants
-    ]
-    if all(is_recorded(case, folder) for case in cases):
+    name = f"em-{settings.covariance}" if data == "ellipsoids" else f"em-{data}"
+    cases = {v: Case(benchmark="mixtures", case=name, variant=v, seed=seed, settings=chosen) for v in ("vmix", *others)}
+    if all(is_recorded(case, folder) for case in cases.values()):
         return []
-    x = make_data(settings, seed)
+    x = make_data(settings, seed) if data == "ellipsoids" else principal_directions(settings)
     start = first_values(settings, x)
     ours, seconds_plan = contest(settings, x, start)
-    peers = {(name, t): peer(settings, x.astype(kind), start, t) for name, kind in PEERS.items() for t in THREADS}
+    forms = {
+        variant: {t: peer(settings, x.astype(PEERS[kind]), start, t) for t in THREADS}
+        if kind in PEERS
+        else {t: Contestant(*pomegranate.form(settings, x, start, t)) for t in THREADS}
+        for variant, kind in others.items()
+    }
     for _ in range(1 + settings.rounds):
-        for contestant in (ours, *peers.values()):
+        for contestant in (ours, *(one for both in forms.values() for one in both.values())):
             contestant.run_round()
-    lines = []
-    for case, name in zip(cases[1:], PEERS, strict=True):
-        both = {t: peers[name, t] for t in THREADS}
-        threads = min(THREADS, key=lambda t: np.median(both[t].per_sweep(settings.sweeps)))
-        metrics = _metrics(both[threads], settings) | {"threads": threads}
-        lines.append((case, metrics, both[threads]))
     mine = _metrics(ours, settings) | {"seconds_plan": seconds_plan, "seconds_compile": ours.seconds[0]}
-    for name, (_, _, best) in zip(PEERS, lines, strict=True):
+    lines = [("vmix", mine, ours)]
+    for variant, both in forms.items():
+        threads = min(both, key=lambda t: np.median(both[t].per_sweep(settings.sweeps)))
+        best = both[threads]
+        lines.append((variant, _metrics(best, settings) | {"threads": threads}, best))
         # round by round, so that a drift of the machine's load cancels
         ratio = best.per_sweep(settings.sweeps) / ours.per_sweep(settings.sweeps)
-        mine[f"times_faster_than_{name}"] = np.median(ratio)
-    lines.insert(0, (cases[0], mine, ours))
-    return [record(case, metrics, sum(who.seconds), folder) for case, metrics, who in lines]
+        mine[f"times_faster_than_{others[variant]}"] = float(np.median(ratio))
+    return [record(cases[variant], metrics, sum(who.seconds), folder) for variant, metrics, who in lines]
+
+
+def principal_directions(settings: Settings) -> np.ndarray:
+    """The first images of MNIST in their principal directions, shape (N, D), float64."""
+    images = np.asarray(vmix.data.load("mnist").images[: settings.num_data], np.float64)
+    found = PCA(settings.data_dim, svd_solver="covariance_eigh").fit_transform(images)
+    return found.astype(np.float32).astype(np.float64)  # the same numbers in both precisions
 
 
 def _metrics(contestant: Contestant, settings: Settings) -> dict[str, float]:

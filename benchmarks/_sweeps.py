@@ -15,6 +15,7 @@ from vmix.driving import MAX_CHUNK, Run, next_length, on_the_host, stacked
 from vmix.engine import Engine, Info, Start
 from vmix.fitting import Task, begin, hold
 from vmix.plan import make_plan
+from vmix.streaming import Stream, is_streamed, sample_rows
 
 __all__ = ["MAX_CHUNK", "Sweeps", "next_length"]
 
@@ -24,7 +25,7 @@ class Sweeps:
 
     Args:
         model: the program.
-        arrays: its data.
+        arrays: its data; memory-mapped ones stay on disk, as in a fit.
         engine: of one state.
         seed: of plan and start.
     """
@@ -34,8 +35,10 @@ class Sweeps:
         checked = check_arrays(arrays, missing=None)
         self.plan = make_plan(prepare(model, checked), checked, key=jax.random.key(seed))
         self.seconds_plan = time.perf_counter() - began
-        self.engine, self.seed, self.data = engine, seed, hold(self.plan, checked, None)
-        self.run = Run(self.plan, engine, self.data, False)
+        self.engine, self.seed = engine, seed
+        stream = Stream(self.plan, engine, checked, None, seed=seed) if is_streamed(checked) else None
+        self.data = hold(self.plan, checked, None) if stream is None else sample_rows(checked, None, seed=seed)
+        self.run = Run(self.plan, engine, self.data, False, stream)
         self.state: Any = None
 
     def start(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import _growth_curves, _roofline_counts
 from benchmarks._recording import RESULTS, read
 
 TABLE = RESULTS.parent / "RESULTS.md"
@@ -21,6 +22,8 @@ else. Ratios (`times_...`) come from runs interleaved in one process. How to rea
 # the original's five rounds on the same 3,000 pairs: one run, at low priority on two cores, accuracy of the last round
 SERKET = {"vae_gmm/modules": (0.757, 1304), "vae_gmm_mm/modules": (0.760, 2151)}
 PUBLISHED = "published.json"
+# benchmarks of many points have tables of their own
+TABLES = {"growth": _growth_curves.section, "roofline": _roofline_counts.section}
 SMALL_IS_GOOD = ("seconds", "load", "gap", "threads")
 
 
@@ -41,6 +44,9 @@ def render(folder: Path) -> str:
 
 def _section(name: str, lines: list[dict[str, Any]], published: dict[str, Any] | None) -> str:
     parts = [f"## {name}\n", *(_tutorials(lines) if name == "serket" else []), *_beside(published, lines)]
+    if name in TABLES:
+        origins = "  \n".join(sorted({_origin(line) for line in lines})) + "\n"
+        return "\n".join([*parts, *TABLES[name](lines), origins])
     for (case, settings), group in _grouped(lines, lambda line: (line["case"], _text(line["settings"]))):
         parts.append(f"### {case}\n\n{settings}\n")
         parts += ["| variant | metric | mean | sd | worst | seeds |", "|---|---|---:|---:|---:|---:|"]

@@ -1,4 +1,4 @@
-"""`vmix.fit_many`: one program fitted from many seeds at once, and fewer of them as it goes."""
+"""`vmix.fit_many`: a program fitted from many seeds at once, fewer of them as it goes, and with several settings."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import numpy as np
 
 from vmix.checks import check_positive_int, check_seed
 from vmix.door import check_engine
-from vmix.driving import Run, joined
+from vmix.driving import FitError, Run, joined
 from vmix.engine import Engine, Info
 from vmix.fitting import Task, begin, prepare_task
+from vmix.grids import Choice, Fits, applied, is_comparable, spelled_out
 from vmix.history import History
 from vmix.recipe import Recipe, Stage
 from vmix.results import Fit
@@ -41,11 +42,14 @@ def fit_many(
     missing: str | None = None,
     progress: bool | None = None,
     halve_every: int | None = None,
-) -> list[Fit]:
-    """Fit a program from several seeds in one compiled loop.
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    held_out: Any = None,
+) -> Fits:
+    """Fit a program from several seeds in one compiled loop, and with several settings one after another.
 
     The program is planned once, with the first seed; each seed has the start and the random numbers that `vmix.fit`
-    would give it. Small fits run side by side (`vmap`), large ones and those with networks one after another.
+    would give it. Small fits run side by side (`vmap`), large ones and those with networks one after another. Each
+    choice of a grid is planned and compiled for itself, once for all its seeds.
 
     Args:
         program: a NumPyro function of the data arrays, or a record with `model` (and `guide`).
@@ -59,15 +63,19 @@ def fit_many(
         progress: whether to show progress lines; by default where standard error is a terminal.
         halve_every: after each so many steps the half with the lower objective ends there (successive halving); None
             runs all to the end.
+        grid: values to try, by name of an option of the program (a field, or a keyword argument of a function) or of
+            the engine: `{"num_components": [5, 10]}`. Every combination is fitted from every seed.
+        held_out: data to score each fit on, an array, or a tuple of them where the program takes several.
 
     Returns:
-        A fit for each seed, in their order; `seconds` is the time of all. A seed that ended early has a shorter history
-        and `converged=False`.
+        A fit for each seed, in their order, choice by choice; the list prints as a table and has `best` and `table()`.
+        `seconds` is the time of all seeds of a choice. A seed that ended early has a shorter history and
+        `converged=False`.
 
     Raises:
-        TypeError: for seeds that are a single number.
+        TypeError: for seeds that are a single number, and a grid that is no dict of lists.
         ValueError: for data or options that cannot be used.
-        FitError: if every seed's objective becomes NaN or infinite.
+        FitError: if every seed's objective becomes NaN or infinite; of a grid, if that happens for every choice.
 
     Example:
         >>> import numpy as np, vmix
@@ -78,16 +86,49 @@ def fit_many(
         >>> [fit.seed for fit in fits]
         [0, 1, 2]
     """
+    choices = spelled_out(grid, program, engine) if grid is not None else [{}]
+    asked = [applied(choice, program, engine) for choice in choices]
+    given = {"init": init, "observed": observed, "messages": messages, "missing": missing}
+    checked = _checked(seeds, asked[0][1], halve_every)
+    for _, options in asked[1:]:
+        _checked(checked, options, halve_every)
+    fits: list[Fit] = []
+    taken: list[Choice] = []
+    failed: list[tuple[Choice, str]] = []
+    for choice, (model, options) in zip(choices, asked, strict=True):
+        try:
+            found = _fit_seeds(model, data, options, checked, given, progress, halve_every)
+        except FitError as error:
+            if len(failed) + 1 == len(choices):
+                raise
+            failed.append((choice, str(error)))
+            continue
+        fits += found
+        taken += [choice] * len(found)
+    scores = None
+    if held_out is not None:
+        shown = held_out if isinstance(held_out, tuple) else (held_out,)
+        scores = [fit.score(*shown) for fit in fits]
+    return Fits(fits, taken, held_out=scores, failed=failed, comparable=is_comparable(grid, program))
+
+
+def _fit_seeds(
+    program: Any,
+    data: tuple,
+    engine: Engine,
+    seeds: list[int],
+    given: Mapping[str, Any],
+    progress: bool | None,
+    halve_every: int | None,
+) -> list[Fit]:
+    """Plan once and fit from every seed; `given` is what `prepare_task` takes by name."""
     began = time.perf_counter()
-    seeds = _checked(seeds, engine, halve_every)
-    task = prepare_task(
-        program, data, engine, seeds[0], init=init, observed=observed, messages=messages, missing=missing
-    )
+    task = prepare_task(program, data, engine, seeds[0], **given)
     if task.stream is not None:
         raise ValueError("fit_many takes data in memory, found a memory-mapped array: use vmix.fit for each seed")
     begun, stages = [], dict[int, list[Stage]]()
     for seed in seeds:
-        states, stages[seed] = begin(task, engine, init, seed, progress)
+        states, stages[seed] = begin(task, engine, given["init"], seed, progress)
         begun.append(states)
     states = jax.tree.map(lambda *parts: jnp.concatenate(parts), *begun)
     going, done, ended = _Going(seeds, states, {seed: [] for seed in seeds}), 0, dict[int, tuple[Any, History]]()

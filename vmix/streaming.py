@@ -107,7 +107,8 @@ class Stream:
             total: Partial | None = None
             for i, rows in enumerate(self._chunks()):
                 part = reduce(state, rows, schedule, i)
-                total = part if total is None else jax.tree.map(jnp.add, total, part)
+                # wait for the chunk before: one is read while one is computed, and no queue of them fills the memory
+                total = part if total is None else jax.tree.map(jnp.add, jax.block_until_ready(total), part)
             return apply(state, total, self._template(), schedule)
 
         return advance
