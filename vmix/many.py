@@ -75,8 +75,8 @@ def fit_many(
         >>> from vmix.models import GaussianMixture
         >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, (50, 2)) for m in (-4, 4)])
         >>> fits = vmix.fit_many(GaussianMixture(num_components=2), x, engine=EM(), seeds=range(3))
-        >>> [fit.seed for fit in fits]
-        [0, 1, 2]
+        >>> tuple(fit.seed for fit in fits)
+        (0, 1, 2)
     """
     began = time.perf_counter()
     seeds = _checked(seeds, engine, halve_every)
