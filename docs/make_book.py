@@ -72,7 +72,7 @@ def portable(text: str, path: Path, home: Path, known: dict[Path, Path]) -> str:
     Returns:
         The same page for the site.
     """
-    text = re.sub(r"<!--.*?-->\n?", "", text, flags=re.S)
+    text = re.sub(r"<!--.*?-->\n?", "", text, flags=re.S).replace("<details>", '<details markdown="1">')
     pieces, end = [], 0
     for fence in FENCE.finditer(text):
         pieces += [_prose(text[end : fence.start()], path, home, known), fence[0]]
@@ -99,8 +99,10 @@ def _mathml(latex: str, display: str) -> str:
     """A formula as MathML, which browsers draw by themselves, on one line and without Markdown's marks in it."""
     from latex2mathml.converter import convert
 
-    made = convert(latex, display=display)
-    return re.sub(r"[*_`\[\]\\]", lambda m: f"&#{ord(m[0])};", made).replace("\n", "")
+    latex = re.sub(r"(\\log|\\exp|\\max)\s+(?![(\[])", r"\1\\,", latex).replace(r"\sim", r"\;\sim\;")
+    made = convert(latex, display=display).replace("\n", "")
+    made = re.sub(r"[*_`\[\]\\]", lambda m: f"&#{ord(m[0])};", made)
+    return made if display == "block" else f"&#8203;{made}"  # a line that begins with a tag would be a block
 
 
 def _linked(match: re.Match, path: Path, home: Path, known: dict[Path, Path]) -> str:
