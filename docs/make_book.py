@@ -3,9 +3,9 @@
     python docs/make_book.py            the site, and its links, addresses and spelling checked (half a minute)
     python docs/make_book.py --run      the code blocks of every page are run first (the slow tests of the pages)
 
-The pages are gathered in build/pages with what Markdown readers differ in made equal: links that leave docs/ lead to the
-page that the site has in their place, formulas become MathML, lists and tables get the empty line before them. Then
-Zensical builds them in its strict mode, in which a warning is an error. Needs the extra `docs`.
+The pages are gathered in build/pages with what Markdown readers differ in made equal: links that leave docs/ lead to
+the page that the site has in their place, formulas become MathML, lists and tables get the empty line before them.
+Then Zensical builds them in its strict mode, in which a warning is an error. Needs the extra `docs`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OUTSIDE = {
 }
 PICTURES = {".png", ".svg", ".gif"}
 # Words that are right here, and look to codespell like others that are wrong.
-NOT_MISSPELT = "ans,fo,nd,te,ba,mor,ot,ser,hist,als,lamda,doesnt"
+NOT_MISSPELT = "teh,ans,fo,nd,te,ba,mor,ot,ser,hist,als,lamda,doesnt"
 FENCE = re.compile(r"^(```+).*?^\1$", re.M | re.S)
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 

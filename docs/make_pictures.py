@@ -1,7 +1,7 @@
 """Draw the pictures of docs/concepts/: one function a picture, named as its file.
 
-    python docs/make_pictures.py                  all of them (some minutes)
-    python docs/make_pictures.py em_sweeps        those named
+python docs/make_pictures.py                  all of them (some minutes)
+python docs/make_pictures.py em_sweeps        those named
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from scipy.special import log_softmax, logsumexp
-from scipy.stats import gamma, norm
+from scipy.stats import norm
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#999999"
@@ -149,8 +149,9 @@ def smoothing() -> Figure:
 
 def topic_bars() -> Figure:
     """Topics of the bars, true and found."""
-    import vmix
     from scipy.optimize import linear_sum_assignment
+
+    import vmix
     from vmix.inference import EM
     from vmix.models import LDA
 
@@ -336,9 +337,42 @@ def restarts() -> Figure:
     return made
 
 
+def image_row(images: np.ndarray, titles: list[str]) -> Figure:
+    """Flat square images side by side."""
+    made, axes = figure(9, 1.3, len(images))
+    for ax, image, title in zip(axes, images, titles, strict=True):
+        side = int(len(image) ** 0.5)
+        ax.imshow(image.reshape(side, side), cmap="gray_r")
+        ax.set_title(title, fontsize=8)
+        ax.set_axis_off()
+    return made
+
+
+def model_gaussian_mixture() -> Figure:
+    """Means of a Gaussian mixture of digits."""
+    import vmix
+    from vmix.inference import EM
+    from vmix.models import GaussianMixture
+
+    x = vmix.data.load("digits").images
+    fit = vmix.fit(GaussianMixture(num_components=10), x, engine=EM(num_sweeps=500, restarts=4), seed=0)
+    return image_row(fit.posterior["loc"], [f"{w:.2f}" for w in fit.posterior["w"]])
+
+
+def model_bernoulli_mixture() -> Figure:
+    """Profiles of a Bernoulli mixture of black and white digits."""
+    import vmix
+    from vmix.inference import EM
+    from vmix.models import BernoulliMixture
+
+    x = (vmix.data.load("digits").images > 0.5).astype(float)
+    fit = vmix.fit(BernoulliMixture(num_components=10), x, engine=EM(num_sweeps=500, restarts=4), seed=0)
+    return image_row(fit.posterior["theta"], [f"{w:.2f}" for w in fit.posterior["w"]])
+
+
 ALL = (
     em_sweeps, bound_touches, gibbs_steps, smoothing, topic_bars, decoder_plane, vae_and_vade, vade_before_after,
-    messages, sticks, restarts,
+    messages, sticks, restarts, model_gaussian_mixture, model_bernoulli_mixture,
 )  # fmt: skip
 
 

@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import vmix
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
+
+import vmix
 from vmix.inference import EM, SVI, Gibbs
 from vmix.models import GaussianMixture
 
@@ -61,8 +62,8 @@ MODEL = GaussianMixture(num_components=3)
 # %% [markdown]
 # ## One engine under the microscope
 #
-# `callback=` hands out the fit as it stands after every sweep or step. What is looked at is public: the site's values in
-# `fit.posterior`, the responsibilities, and the objective in `fit.history`.
+# `callback=` hands out the fit as it stands after every sweep or step. What is looked at is public: the values of
+# sites in `fit.posterior`, the responsibilities that follow from them, and the objective in `fit.history`.
 
 
 # %%

@@ -20,9 +20,10 @@ def name(path: Path) -> str:
 
 
 def anchors(path: Path) -> set[str]:
-    """GitHub's anchors of a page's headings."""
+    """GitHub's anchors of a page's headings, and the names that the site's reference has in it."""
+    named = re.findall(r"^::: (\S+)$", path.read_text(), re.M)
     headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", path.read_text(), flags=re.S), re.M)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings} | set(named)
 
 
 @pytest.mark.parametrize("page", LINKED, ids=name)
@@ -72,10 +73,26 @@ def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
 
 
 def test_pictures_are_small_and_shown():
-    pictures = sorted((DOCS / "pictures").glob("*"))
-    assert sum(path.stat().st_size for path in pictures) < 300_000
+    pictures = sorted(path for path in (DOCS / "pictures").rglob("*") if path.is_file())
+    assert [name(path) for path in pictures if path.stat().st_size > (2e6 if path.suffix == ".gif" else 120e3)] == []
+    assert sum(path.stat().st_size for path in pictures) < 3_000_000
     pages = "".join(page.read_text() for page in LINKED)
     assert [name(path) for path in pictures if path.name not in pages] == []
+
+
+def test_every_drawn_picture_is_there(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import make_pictures
+
+    assert [draw.__name__ for draw in make_pictures.ALL if not (DOCS / f"pictures/{draw.__name__}.png").exists()] == []
+
+
+def test_compared_table_is_what_the_results_say(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import make_compared
+
+    text = make_compared.PAGE.read_text()
+    assert make_compared.replaced(text) == text and make_compared.table() in text
 
 
 @pytest.fixture
