@@ -102,7 +102,7 @@ def _mathml(latex: str, display: str) -> str:
     latex = re.sub(r"(\\log|\\exp|\\max)\s+(?![(\[])", r"\1\\,", latex).replace(r"\sim", r"\;\sim\;")
     made = convert(latex, display=display).replace("\n", "")
     made = re.sub(r"[*_`\[\]\\]", lambda m: f"&#{ord(m[0])};", made)
-    return made if display == "block" else f"&#8203;{made}"  # a line that begins with a tag would be a block
+    return made if display == "block" else f"&#8288;{made}"  # a line that begins with a tag would be a block
 
 
 def _linked(match: re.Match, path: Path, home: Path, known: dict[Path, Path]) -> str:

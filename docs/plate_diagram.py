@@ -55,7 +55,9 @@ def diagram(plan: Any) -> str:
         f'<rect width="{width:.0f}" height="{height:.0f}" fill="white"/>',
         _plate(inside),
     ]
-    parts += [_arrow(places[tail], places[head], dashed) for tail, head, dashed in edges]
+    for tail, head, dashed in edges:
+        past = tail.kind == "network" and head.step is not None  # around the states of the chain
+        parts.append(_arrow(places[tail], places[head], (-110 if past else 34) if dashed else 0))
     parts += [_shape(node, *places[node]) for node in nodes]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
@@ -146,16 +148,25 @@ def _plate(inside: list[tuple[float, float]]) -> str:
     return f'{box}<text x="{right - 8}" y="{bottom - 8}" text-anchor="end" fill="#444">n = 1, ..., N</text>'
 
 
-def _arrow(tail: tuple[float, float], head: tuple[float, float], dashed: bool) -> str:
+def _arrow(tail: tuple[float, float], head: tuple[float, float], bend: float) -> str:
+    """An arrow between two shapes: straight, or dashed and bent aside by so many pixels."""
     (x0, y0), (x1, y1) = tail, head
     length = ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5
     ux, uy = (x1 - x0) / length, (y1 - y0) / length
-    x0, y0, x1, y1 = x0 + RADIUS * ux, y0 + RADIUS * uy, x1 - (RADIUS + 2) * ux, y1 - (RADIUS + 2) * uy
     look = 'stroke="#444" stroke-width="1.3" fill="none" marker-end="url(#a)"'
-    if not dashed:
+    if not bend:
+        x0, y0, x1, y1 = x0 + RADIUS * ux, y0 + RADIUS * uy, x1 - (RADIUS + 2) * ux, y1 - (RADIUS + 2) * uy
         return f'<path d="M{x0:.0f} {y0:.0f} L{x1:.0f} {y1:.0f}" {look}/>'
-    cx, cy = (x0 + x1) / 2 - 34 * uy, (y0 + y1) / 2 + 34 * ux
+    cx, cy = (x0 + x1) / 2 - bend * uy, (y0 + y1) / 2 + bend * ux
+    x0, y0 = _towards(x0, y0, cx, cy, RADIUS)
+    x1, y1 = _towards(x1, y1, cx, cy, RADIUS + 2)
     return f'<path d="M{x0:.0f} {y0:.0f} Q{cx:.0f} {cy:.0f} {x1:.0f} {y1:.0f}" {look} stroke-dasharray="5 4"/>'
+
+
+def _towards(x: float, y: float, cx: float, cy: float, distance: float) -> tuple[float, float]:
+    """The point so far from (x, y) on the way to (cx, cy)."""
+    length = ((cx - x) ** 2 + (cy - y) ** 2) ** 0.5
+    return x + distance * (cx - x) / length, y + distance * (cy - y) / length
 
 
 def _shape(node: Node, x: float, y: float) -> str:

@@ -57,3 +57,19 @@ def test_every_page_has_its_place_in_the_site():
 def test_book_builds_without_a_warning():
     done = subprocess.run([sys.executable, "docs/make_book.py"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "concepts").glob("*.md")), ids=lambda page: page.stem)
+def test_concept_has_formulas_a_picture_code_and_three_exercises(page):
+    text = page.read_text()
+    assert re.search(r"!\[.+\]\(\.\./pictures/", text) and "```python" in text
+    assert text.count("\n$$\n") >= 2 or page.stem == "microscope"  # which shows the pages before it at work
+    assert text.count("<details><summary>Solution</summary>") == text.count("</details>") == 3
+
+
+def test_formulas_become_mathml_that_markdown_leaves_alone(make_book):
+    pytest.importorskip("latex2mathml")
+    text = "A mean of\n$\\mathrm{loc}_k$ and $a_b$, `$x$`.\n\n$$\nx_n \\sim p\n$$\n"
+    found = make_book.portable(text, DOCS / "a.md", Path("a.md"), {})
+    assert found.count("<math") == 3 and "`$x$`" in found and '<div class="formula">' in found
+    assert "_" not in found and "\n<math" not in found

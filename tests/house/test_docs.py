@@ -95,6 +95,27 @@ def test_compared_table_is_what_the_results_say(monkeypatch):
     assert make_compared.replaced(text) == text and make_compared.table() in text
 
 
+@pytest.mark.slow
+def test_microscope_shows_what_the_fit_says(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import microscope
+    import numpy as np
+    from matplotlib.animation import PillowWriter
+
+    import vmix
+    from vmix.inference import EM
+
+    x = microscope.make_data()
+    engine = EM(num_sweeps=3, tolerance=None)
+    looks = microscope.watch(engine, x, 1)
+    fit = vmix.fit(microscope.MODEL, x, engine=engine, seed=0, init=microscope.START)
+    assert [look.number for look in looks] == [1, 2, 3]
+    np.testing.assert_allclose(looks[-1].responsibilities, fit.predict_proba(x), atol=1e-4)
+    np.testing.assert_allclose(looks[-1].objective, fit.history["objective"], atol=1e-5)
+    _, animation = microscope.animate({"EM": looks}, x)
+    animation.save(tmp_path / "em.gif", writer=PillowWriter(fps=4), dpi=40)
+
+
 @pytest.fixture
 def make_readme(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS))
