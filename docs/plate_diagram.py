@@ -56,6 +56,8 @@ def diagram(plan: Any) -> str:
         _plate(inside),
     ]
     for tail, head, dashed in edges:
+        if not tail.row and head.row > 1 and head.step and not dashed:  # shared by the steps: any of them will do
+            head = _in_sight(tail, [node for node in nodes if node.site == head.site], places)
         past = tail.kind == "network" and head.step is not None  # around the states of the chain
         parts.append(_arrow(places[tail], places[head], (-110 if past else 34) if dashed else 0))
     parts += [_shape(node, *places[node]) for node in nodes]
@@ -146,6 +148,22 @@ def _plate(inside: list[tuple[float, float]]) -> str:
     size = f'width="{right - left}" height="{bottom - top}"'
     box = f'<rect x="{left}" y="{top}" {size} rx="8" fill="none" stroke="#444"/>'
     return f'{box}<text x="{right - 8}" y="{bottom - 8}" text-anchor="end" fill="#444">n = 1, ..., N</text>'
+
+
+def _in_sight(tail: Node, heads: list[Node], places: dict[Node, tuple[float, float]]) -> Node:
+    """The nearest of some nodes to which a straight arrow passes no other node; the clearest where there is none."""
+    x0, y0 = places[tail]
+
+    def clearance(head: Node) -> float:
+        dx, dy = places[head][0] - x0, places[head][1] - y0
+        square, gaps = dx * dx + dy * dy, []
+        for x, y in (place for node, place in places.items() if node not in (tail, head)):
+            along = min(max(((x - x0) * dx + (y - y0) * dy) / square, 0.0), 1.0)
+            gaps.append(((x - x0 - along * dx) ** 2 + (y - y0 - along * dy) ** 2) ** 0.5)
+        return min(gaps)
+
+    free = [head for head in heads if clearance(head) > RADIUS + 10]
+    return min(free, key=lambda head: abs(places[head][0] - x0)) if free else max(heads, key=clearance)
 
 
 def _arrow(tail: tuple[float, float], head: tuple[float, float], bend: float) -> str:

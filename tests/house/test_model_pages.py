@@ -43,3 +43,17 @@ def test_page_and_diagram_are_what_the_plan_says(make_models, name):
     plan = make_models.plan_of(name)
     assert make_models.page(name, plan, TOLD[name]) == (DOCS / "models" / f"{name}.md").read_text()
     assert make_models.diagram(plan) == (DOCS / "pictures" / "plates" / f"{name}.svg").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["VaDE", "HMM", "MLDA"])
+def test_arrows_of_the_diagram_are_the_dependences_that_numpyro_finds(make_models, name):
+    import plate_diagram
+    from numpyro.infer.inspect import get_model_relations
+
+    plan = make_models.plan_of(name)
+    found = get_model_relations(plan.program.model, tuple(plan.template))
+    above = {site: {*parents, *found["sample_param"][site]} for site, parents in found["sample_sample"].items()}
+    expected = {(parent, site) for site, parents in above.items() for parent in parents if parent != site}
+    drawn = {(tail.site, head.site) for tail, head, dashed in plate_diagram.graph(plan)[1] if not dashed}
+    assert {(tail, head) for tail, head in drawn if tail != head} == expected
