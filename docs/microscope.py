@@ -128,7 +128,7 @@ ENGINES = {
 def animate(seen: dict[str, list[Look]], x: np.ndarray) -> tuple[Figure, FuncAnimation]:
     """An animation, a column an engine."""
     figure = Figure(figsize=(9, 4.6), layout="constrained")
-    top, bottom = figure.subplots(2, len(seen), height_ratios=(2.6, 1))
+    top, bottom = figure.subplots(2, len(seen), height_ratios=(2.6, 1), squeeze=False)
     palette = np.array([to_rgb(colour) for colour in COLOURS])
     low, high = x.min(0) - 1.5, x.max(0) + 1.5
     ends = np.concatenate([looks[-1].objective for looks in seen.values()])
