@@ -83,8 +83,8 @@ def fit_many(
         >>> from vmix.models import GaussianMixture
         >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, (50, 2)) for m in (-4, 4)])
         >>> fits = vmix.fit_many(GaussianMixture(num_components=2), x, engine=EM(), seeds=range(3))
-        >>> [fit.seed for fit in fits]
-        [0, 1, 2]
+        >>> tuple(fit.seed for fit in fits)
+        (0, 1, 2)
     """
     choices = spelled_out(grid, program, engine) if grid is not None else [{}]
     asked = [applied(choice, program, engine) for choice in choices]

@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
-LINKED = [*PAGES, *sorted((DOCS / "decisions").glob("*.md")), *sorted(ROOT.glob("*.md"))]
+LINKED = [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))]
+PAGES = [page for page in sorted(DOCS.rglob("*.md")) if page.parent.name != "decisions"]
 BLOCK = re.compile(r"^(<!-- no run -->\n)?```python\n(.*?)^```$", re.M | re.S)
 
 
@@ -20,9 +20,10 @@ def name(path: Path) -> str:
 
 
 def anchors(path: Path) -> set[str]:
-    """GitHub's anchors of a page's headings."""
+    """GitHub's anchors of a page's headings, and the names that the site's reference has in it."""
+    named = re.findall(r"^::: (\S+)$", path.read_text(), re.M)
     headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", path.read_text(), flags=re.S), re.M)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings} | set(named)
 
 
 @pytest.mark.parametrize("page", LINKED, ids=name)
@@ -37,9 +38,17 @@ def test_links_resolve(page):
         assert not anchor or anchor in anchors(found), f"{name(page)} links to {target}, a heading that is not there"
 
 
-def test_every_page_is_in_the_index():
-    index = (DOCS / "index.md").read_text()
-    assert [page.name for page in PAGES if page.name != "index.md" and f"]({page.name})" not in index] == []
+def test_every_page_is_in_the_index_or_in_a_page_that_is():
+    index = DOCS / "index.md"
+    first = _pages_linked(index)
+    reached = first.union({index}, *map(_pages_linked, first))
+    assert [name(page) for page in PAGES if page not in reached] == []
+
+
+def _pages_linked(page: Path) -> set[Path]:
+    """Pages that a page links to."""
+    targets = re.findall(r"\]\(([^)\s#]+\.md)[^)]*\)", page.read_text())
+    return {(page.parent / target).resolve() for target in targets}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -64,10 +73,47 @@ def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
 
 
 def test_pictures_are_small_and_shown():
-    pictures = sorted((DOCS / "pictures").glob("*"))
-    assert sum(path.stat().st_size for path in pictures) < 300_000
+    pictures = sorted(path for path in (DOCS / "pictures").rglob("*") if path.is_file())
+    assert [name(path) for path in pictures if path.stat().st_size > (2e6 if path.suffix == ".gif" else 120e3)] == []
+    assert sum(path.stat().st_size for path in pictures) < 3_000_000
     pages = "".join(page.read_text() for page in LINKED)
     assert [name(path) for path in pictures if path.name not in pages] == []
+
+
+def test_every_drawn_picture_is_there(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import make_pictures
+
+    assert [draw.__name__ for draw in make_pictures.ALL if not (DOCS / f"pictures/{draw.__name__}.png").exists()] == []
+
+
+def test_compared_table_is_what_the_results_say(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import make_compared
+
+    text = make_compared.PAGE.read_text()
+    assert make_compared.replaced(text) == text and make_compared.table() in text
+
+
+@pytest.mark.slow
+def test_microscope_shows_what_the_fit_says(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import microscope
+    import numpy as np
+    from matplotlib.animation import PillowWriter
+
+    import vmix
+    from vmix.inference import EM
+
+    x = microscope.make_data()
+    engine = EM(num_sweeps=3, tolerance=None)
+    looks = microscope.watch(engine, x, 1)
+    fit = vmix.fit(microscope.MODEL, x, engine=engine, seed=0, init=microscope.START)
+    assert [look.number for look in looks] == [1, 2, 3]
+    np.testing.assert_allclose(looks[-1].responsibilities, fit.predict_proba(x), atol=1e-4)
+    np.testing.assert_allclose(looks[-1].objective, fit.history["objective"], atol=1e-5)
+    _, animation = microscope.animate({"EM": looks}, x)
+    animation.save(tmp_path / "em.gif", writer=PillowWriter(fps=4), dpi=40)
 
 
 @pytest.fixture

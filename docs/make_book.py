@@ -1,0 +1,236 @@
+"""Build the book: a static site in build/site, which opens without a network.
+
+    python docs/make_book.py            the site, and its links, addresses and spelling checked (half a minute)
+    python docs/make_book.py --run      the code blocks of every page are run first (the slow tests of the pages)
+
+The pages are gathered in build/pages with what Markdown readers differ in made equal: links that leave docs/ lead to
+the page that the site has in their place, formulas become MathML, lists and tables get the empty line before them.
+Then Zensical builds them in its strict mode, in which a warning is an error. Needs the extra `docs`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+BUILD = ROOT / "build"
+PAGES = BUILD / "pages"
+SITE = BUILD / "site"
+# Pages from outside of docs/, by their place in the site.
+OUTSIDE = {
+    "README.md": "readme.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "benchmarks/README.md": "benchmarks.md",
+    "benchmarks/RESULTS.md": "results.md",
+}
+PICTURES = {".png", ".svg", ".gif"}
+# Words that are right here, and look to codespell like others that are wrong.
+NOT_MISSPELT = "teh,ans,fo,nd,te,ba,mor,ot,ser,hist,als,lamda,doesnt"
+FENCE = re.compile(r"^(```+).*?^\1$", re.M | re.S)
+LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+
+
+def gather() -> None:
+    """Write all pages, pictures and the site's settings below build/."""
+    shutil.rmtree(BUILD / "pages", ignore_errors=True)
+    shutil.rmtree(SITE, ignore_errors=True)
+    homes = {path: path.relative_to(DOCS) for path in sorted(DOCS.rglob("*.md"))}
+    homes |= {ROOT / path: Path(home) for path, home in OUTSIDE.items()}
+    pictures = {path: path.relative_to(DOCS) for path in sorted(DOCS.rglob("*")) if path.suffix in PICTURES}
+    known = homes | pictures
+    for path, home in homes.items():
+        target = PAGES / home
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(portable(path.read_text(), path, home, known))
+    for path, home in pictures.items():
+        (PAGES / home).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, PAGES / home)
+    shutil.copyfile(DOCS / "book.css", PAGES / "book.css")
+    shutil.copyfile(DOCS / "zensical.toml", BUILD / "zensical.toml")
+
+
+def portable(text: str, path: Path, home: Path, known: dict[Path, Path]) -> str:
+    """A page as Python-Markdown reads it.
+
+    Args:
+        text: the page, in the Markdown of GitHub.
+        path: where it stands.
+        home: its place in the site.
+        known: places in the site of all pages and pictures, by where they stand.
+
+    Returns:
+        The same page for the site.
+    """
+    text = re.sub(r"<!--.*?-->\n?", "", text, flags=re.S).replace("<details>", '<details markdown="1">')
+    pieces, end = [], 0
+    for fence in FENCE.finditer(text):
+        pieces += [_prose(text[end : fence.start()], path, home, known), fence[0]]
+        end = fence.end()
+    pieces.append(_prose(text[end:], path, home, known))
+    return "".join(pieces)
+
+
+def _prose(text: str, path: Path, home: Path, known: dict[Path, Path]) -> str:
+    """What stands between fences: formulas, links, lists and tables."""
+    text = re.sub(r"^\$\$\n?(.*?)\n?\$\$$", _displayed, text, flags=re.M | re.S)
+    parts = re.split(r"(`[^`\n]*`)", text)  # code spans keep their dollars and brackets
+    for i in range(0, len(parts), 2):
+        parts[i] = re.sub(r"(?<![\w$\\])\$([^$\n]*[^$\s])\$(?!\w)", lambda m: _mathml(m[1], "inline"), parts[i])
+    return _with_room(LINK.sub(lambda m: _linked(m, path, home, known), "".join(parts)))
+
+
+def _displayed(match: re.Match) -> str:
+    """A formula between lines of text."""
+    return f'<div class="formula">{_mathml(match[1], "block")}</div>'
+
+
+def _mathml(latex: str, display: str) -> str:
+    """A formula as MathML, which browsers draw by themselves, on one line and without Markdown's marks in it."""
+    from latex2mathml.converter import convert
+
+    latex = re.sub(r"(\\log|\\exp|\\max)\s+(?![(\[])", r"\1\\,", latex).replace(r"\sim", r"\;\sim\;")
+    made = convert(latex, display=display).replace("\n", "")
+    made = re.sub(r"[*_`\[\]\\]", lambda m: f"&#{ord(m[0])};", made)
+    return made if display == "block" else f"&#8288;{made}"  # a line that begins with a tag would be a block
+
+
+def _linked(match: re.Match, path: Path, home: Path, known: dict[Path, Path]) -> str:
+    """A link with its target's place in the site; its words alone where the site has no such page."""
+    mark, words, target = match.groups()
+    if urlsplit(target).scheme or target.startswith("#"):
+        return match[0]
+    where, _, anchor = target.partition("#")
+    found = (path.parent / where).resolve()
+    if found.is_dir():
+        inside = [page for page in known if page.parent == found and page.suffix == ".md"]
+        found = min(inside, default=found)
+    if found not in known:
+        return words
+    there = os.path.relpath(known[found], home.parent)
+    return f"{mark}[{words}]({there}{'#' + anchor if anchor else ''})"
+
+
+def _with_room(text: str) -> str:
+    """Empty lines before lists and tables that follow a line of text."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        before = lines[-1] if lines else ""
+        item = re.match(r"([-*]|\d+\.) ", line)
+        in_list = before.startswith("  ") or re.match(r"([-*]|\d+\.) ", before)
+        starts_table = line.startswith("|") and not before.startswith("|")
+        if before.strip() and ((item and not in_list) or starts_table):
+            lines.append("")
+        lines.append(line)
+    if lines and re.match(r"[-*] ", lines[0]):
+        lines.insert(0, "")
+    return "\n".join(lines)
+
+
+def build() -> None:
+    """Run Zensical on what was gathered.
+
+    Raises:
+        SystemExit: if it warns of anything.
+    """
+    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "-f", "zensical.toml"]
+    done = subprocess.run(command, cwd=BUILD, env=os.environ | {"NO_COLOR": "1"}, capture_output=True, text=True)
+    said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+    if done.returncode or "arning" in said:
+        raise SystemExit(f"zensical:\n{said}")
+
+
+class Page(HTMLParser):
+    """What a built page refers to, what can be referred to in it, and what it would load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.anchors = {""}
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note a tag's addresses."""
+        found = {name: value or "" for name, value in attrs}
+        self.anchors |= {found[name] for name in ("id", "name") if name in found}
+        if tag == "a" and "href" in found:
+            self.links.append(found["href"])
+        for name in ("src", "data", "poster"):
+            if name in found:
+                self.loads.append(found[name])
+        if tag == "link" and found.get("rel") not in ("canonical", "prev", "next"):
+            self.loads.append(found["href"])
+
+
+def faults(site: Path) -> Iterator[str]:
+    """Links of a built site that lead nowhere, and addresses elsewhere that a page would load.
+
+    Args:
+        site: the site's folder.
+
+    Yields:
+        A line for each fault.
+    """
+    pages = {path: Page(path.read_text()) for path in sorted(site.rglob("*.html"))}
+    for path, page in pages.items():
+        name = path.relative_to(site).as_posix()
+        for address in page.loads:
+            if urlsplit(address).scheme not in ("", "data") or address.startswith("//"):
+                yield f"{name} loads {address}"
+        for address in [*page.links, *page.loads]:
+            parts = urlsplit(address)
+            if parts.scheme or address.startswith(("//", "/")):
+                continue
+            found = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            found = found / "index.html" if found.is_dir() else found
+            if not found.is_file():
+                yield f"{name} leads to {address}, which is not there"
+            elif parts.fragment and found in pages and unquote(parts.fragment) not in pages[found].anchors:
+                yield f"{name} leads to {address}, an anchor that is not there"
+    for path in site.rglob("*.css"):
+        for address in re.findall(r"url\([\"']?(https?:[^)\"']*)", path.read_text()):
+            yield f"{path.relative_to(site).as_posix()} loads {address}"
+
+
+def misspelt() -> str:
+    """What codespell finds in the pages, one a line."""
+    pages = [str(path) for path in [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))]]
+    command = [sys.executable, "-m", "codespell_lib", "-L", NOT_MISSPELT, *pages]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+
+
+def run_blocks() -> None:
+    """Run the code blocks of all pages, as the slow tests do."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "slow or not slow", "tests/house/test_docs.py"]
+    done = subprocess.run(command, cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+def main() -> None:
+    """Build the book and check it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", action="store_true", help="run the code blocks of every page first")
+    if parser.parse_args().run:
+        run_blocks()
+    gather()
+    build()
+    wrong = [*faults(SITE), *misspelt().splitlines()]
+    if wrong:
+        raise SystemExit("\n".join(wrong))
+    print(f"{len(list(SITE.rglob('*.html')))} pages: open {(SITE / 'index.html').relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
