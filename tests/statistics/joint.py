@@ -1,4 +1,4 @@
-"""The joint-distribution test (Geweke, 2004): sweeps of a sampler, and fresh data in turn, leave p(theta, c, x) as it is.
+"""The joint-distribution test (Geweke, 2004): sweeps of a sampler, with fresh data in turn, keep p(theta, c, x).
 
 Chains start at exact draws of the joint distribution and are independent of each other, so the mean over a chain's
 sweeps of any function has the function's prior expectation, and its standard error is that of independent numbers:
