@@ -9,8 +9,6 @@ from pathlib import Path
 from benchmarks._mutants import MUTANTS, Copy, Mutant
 from benchmarks._recording import RESULTS, Case, is_recorded, record
 
-UNCHANGED = "no fault"
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is not in the file yet."""
@@ -25,18 +23,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not todo:
         return
     copy = Copy(options.scratch)
-    sound: set[tuple[str, ...]] = set()
-    for mutant in todo:
-        began = _children_seconds()
-        if mutant.tests not in sound:
-            failing = copy.failures(None, mutant.tests)
-            if failing:
-                raise RuntimeError(f"{failing[0]} fails without any fault; mend it first")
-            sound.add(mutant.tests)
-        failing = copy.failures(mutant, mutant.tests)
-        metrics = {"killed": float(bool(failing))} | {f"killed by {test}": 1.0 for test in failing}
-        record(case_of(mutant), metrics, _children_seconds() - began, options.folder)
-        print(f"{'killed  ' if failing else 'SURVIVED'} {mutant.claim}: {', '.join(failing)}", flush=True)
+    for slow in (False, True):
+        group = [mutant for mutant in todo if mutant.slow == slow]
+        failing = copy.run(sorted({test for mutant in group for test in mutant.tests}), slow=slow) if group else []
+        if failing:
+            raise RuntimeError(f"{failing[0]} fails without any fault; mend it first")
+        for mutant in group:
+            judge(mutant, copy, folder=options.folder)
+
+
+def judge(mutant: Mutant, copy: Copy, *, folder: Path) -> None:
+    """Run a mutant's tests, and record which of them fails first, if any."""
+    began = _children_seconds()
+    failing = copy.failures(mutant)
+    metrics = {"killed": float(bool(failing))} | {f"killed by {test}": 1.0 for test in failing}
+    record(case_of(mutant), metrics, _children_seconds() - began, folder)
+    print(f"{'killed  ' if failing else 'SURVIVED'} {mutant.claim}: {', '.join(failing)}", flush=True)
 
 
 def case_of(mutant: Mutant) -> Case:

@@ -199,8 +199,9 @@ def test_recognised_conditional_is_the_textbook_posterior(program, name):
     np.testing.assert_allclose(found["mean"], found["posterior mean"], rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose(found["log prob"], found["posterior log prob"], rtol=1e-10, atol=1e-8)
     assert found["is proper"]
-    if not np.any(found["mode"] == 0):  # on the edge of a simplex the log joint is not finite
+    if np.isfinite(found["log joint at mode"]):  # on the edge of a simplex it is not
         assert np.all(found["log joint near mode"] <= found["log joint at mode"])
+        np.testing.assert_allclose(found["slope at mode"], 0.0, atol=1e-8 * (1.0 + np.abs(found["slope nearby"]).max()))
 
 
 def solve_and_compare(program, conditional):
@@ -210,14 +211,20 @@ def solve_and_compare(program, conditional):
     noise = 1e-2 * np.random.default_rng(6).normal(size=(6, *mode.shape))
     value = conditional.displace(posterior.mean, noise[0])
     nearby = jax.vmap(conditional.displace, in_axes=(None, 0))(mode, noise)
+
+    def slope(at):
+        return jax.grad(lambda u: log_joint(conditional.displace(at, u)))(jnp.zeros_like(at))
+
+    slopes = jax.vmap(slope)(jnp.stack([mode, nearby[0]]))  # one compilation
     return {
         "mean": exponent.mean(),
         "posterior mean": posterior.mean,
         "log prob": exponent.log_prob(value),
         "posterior log prob": jnp.sum(posterior.log_prob(value)),
         "is proper": exponent.is_proper(),
-        "mode": mode,
         "log joint at mode": log_joint(mode),
+        "slope at mode": slopes[0],
+        "slope nearby": slopes[1],
         "log joint near mode": jax.vmap(log_joint)(nearby),
     }
 
