@@ -127,6 +127,18 @@ def applied(choice: Choice, program: Any, engine: Any) -> tuple[Any, Any]:
     return program, replace(engine, **options) if options else engine
 
 
+def program_key(choice: Choice, engine: Any) -> tuple:
+    """What of a choice concerns the program: choices with the same key share a plan."""
+    theirs = {field.name for field in fields(engine)}
+    return tuple((name, id(value)) for name, value in choice.items() if name not in theirs)
+
+
+def in_order_of_programs(choices: Sequence[Choice], engine: Any) -> list[int]:
+    """The choices' places, those of the same program one after another."""
+    keys = [program_key(choice, engine) for choice in choices]
+    return sorted(range(len(choices)), key=lambda i: keys.index(keys[i]))
+
+
 def is_comparable(grid: Mapping[str, Any] | None, program: Any) -> bool:
     """Whether all points of a grid climb the same objective."""
     return not any(name in _options(program) or name in CHANGES_OBJECTIVE for name in grid or {})

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmix.checks import check_positive_int, check_seed
-from vmix.door import check_engine
+from vmix.checks import as_data, check_positive_int, check_seed
+from vmix.door import check_batch, check_engine
 from vmix.driving import FitError, Run, joined
 from vmix.engine import Engine, Info
 from vmix.fitting import Task, begin, prepare_task
-from vmix.grids import Choice, Fits, applied, is_comparable, spelled_out
+from vmix.grids import Choice, Fits, applied, in_order_of_programs, is_comparable, program_key, spelled_out
 from vmix.history import History
 from vmix.recipe import Recipe, Stage
 from vmix.results import Fit
@@ -49,7 +49,7 @@ def fit_many(
 
     The program is planned once, with the first seed; each seed has the start and the random numbers that `vmix.fit`
     would give it. Small fits run side by side (`vmap`), large ones and those with networks one after another. Each
-    choice of a grid is planned and compiled for itself, once for all its seeds.
+    choice of a grid is compiled for itself, once for all its seeds; choices of the same program share its plan.
 
     Args:
         program: a NumPyro function of the data arrays, or a record with `model` (and `guide`).
@@ -86,49 +86,74 @@ def fit_many(
         >>> tuple(fit.seed for fit in fits)
         (0, 1, 2)
     """
-    choices = spelled_out(grid, program, engine) if grid is not None else [{}]
+    check_engine(engine)
+    choices = spelled_out(grid, program, engine)
     asked = [applied(choice, program, engine) for choice in choices]
-    given = {"init": init, "observed": observed, "messages": messages, "missing": missing}
     checked = _checked(seeds, asked[0][1], halve_every)
     for _, options in asked[1:]:
         _checked(checked, options, halve_every)
-    fits: list[Fit] = []
-    taken: list[Choice] = []
+    shown = None if held_out is None else _check_held_out(held_out, data, missing)
+    given = {"init": init, "observed": observed, "messages": messages, "missing": missing}
+    found: dict[int, list[Fit]] = {}
     failed: list[tuple[Choice, str]] = []
-    for choice, (model, options) in zip(choices, asked, strict=True):
+    task, planned = None, None
+    for i in in_order_of_programs(choices, engine):
+        model, options = asked[i]
+        began, which = time.perf_counter(), program_key(choices[i], engine)
+        if task is not None and which == planned:
+            check_batch(options, task.data.num_rows)
+            options.check(task.plan, task.data.num_rows)
+        else:
+            task, planned = _planned(model, data, options, checked[0], given), which
         try:
-            found = _fit_seeds(model, data, options, checked, given, progress, halve_every)
+            found[i] = _fit_seeds(task, options, checked, init, progress, halve_every, began)
         except FitError as error:
             if len(failed) + 1 == len(choices):
                 raise
-            failed.append((choice, str(error)))
+            failed.append((choices[i], str(error)))
             continue
-        fits += found
-        taken += [choice] * len(found)
-    scores = None
-    if held_out is not None:
-        shown = held_out if isinstance(held_out, tuple) else (held_out,)
-        scores = [fit.score(*shown) for fit in fits]
+        if any(fit.interrupted for fit in found[i]):
+            break
+    fits = [fit for i in sorted(found) for fit in found[i]]
+    taken = [choices[i] for i in sorted(found) for _ in found[i]]
+    scores = None if shown is None else [fit.score(*shown) for fit in fits]
     return Fits(fits, taken, held_out=scores, failed=failed, comparable=is_comparable(grid, program))
 
 
-def _fit_seeds(
-    program: Any,
-    data: tuple,
-    engine: Engine,
-    seeds: list[int],
-    given: Mapping[str, Any],
-    progress: bool | None,
-    halve_every: int | None,
-) -> list[Fit]:
-    """Plan once and fit from every seed; `given` is what `prepare_task` takes by name."""
-    began = time.perf_counter()
-    task = prepare_task(program, data, engine, seeds[0], **given)
+def _planned(program: Any, data: tuple, engine: Engine, seed: int, given: Mapping[str, Any]) -> Task:
+    """The program planned and its data held; `given` is what `prepare_task` takes by name."""
+    task = prepare_task(program, data, engine, seed, **given)
     if task.stream is not None:
         raise ValueError("fit_many takes data in memory, found a memory-mapped array: use vmix.fit for each seed")
+    return task
+
+
+def _check_held_out(held_out: Any, data: tuple, missing: str | None) -> tuple[np.ndarray, ...]:
+    """The data to score on, as arrays like those to fit."""
+    given = held_out if isinstance(held_out, tuple) else (held_out,)
+    arrays = tuple(as_data(array, name="held_out", allow_missing=missing is not None) for array in given)
+    shapes, expected = [array.shape[1:] for array in arrays], [np.shape(array)[1:] for array in data]
+    if shapes != expected:
+        raise ValueError(
+            f"held_out has rows of the shapes {shapes}, the data {expected}; expected the same: give as many arrays as "
+            "the program takes, as a tuple where there are several"
+        )
+    return arrays
+
+
+def _fit_seeds(
+    task: Task,
+    engine: Engine,
+    seeds: list[int],
+    init: Any,
+    progress: bool | None,
+    halve_every: int | None,
+    began: float,
+) -> list[Fit]:
+    """Fit from every seed in one compiled loop; `began` is when the clock was started."""
     begun, stages = [], dict[int, list[Stage]]()
     for seed in seeds:
-        states, stages[seed] = begin(task, engine, given["init"], seed, progress)
+        states, stages[seed] = begin(task, engine, init, seed, progress)
         begun.append(states)
     states = jax.tree.map(lambda *parts: jnp.concatenate(parts), *begun)
     going, done, ended = _Going(seeds, states, {seed: [] for seed in seeds}), 0, dict[int, tuple[Any, History]]()
@@ -171,7 +196,6 @@ def _rung(
 
 def _checked(seeds: Sequence[int], engine: Engine, halve_every: int | None) -> list[int]:
     """The seeds as a list of different whole numbers."""
-    check_engine(engine)
     if engine.num_states != 1:
         raise ValueError(
             f"fit_many runs one state a seed, found {type(engine).__name__} with {engine.num_states} restarts or "

@@ -1,5 +1,7 @@
 """fit_many over a grid: each fit is the one its settings would give alone; what chooses is comparable and no label."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -76,9 +78,28 @@ def test_every_choice_failing_is_an_error(monkeypatch):
     def lost(*_):
         raise FitError("not finite", 0)
 
+    task = SimpleNamespace(data=SimpleNamespace(num_rows=len(X)), plan=None)
+    monkeypatch.setattr("vmix.many._planned", lambda *_: task)
     monkeypatch.setattr("vmix.many._fit_seeds", lost)
     with pytest.raises(FitError):
         vmix.fit_many(GaussianMixture(), X, engine=ENGINE, seeds=[0], grid=GRID)
+
+
+def test_choices_of_one_program_share_its_plan(monkeypatch):
+    planned, fitted = [], []
+    task = SimpleNamespace(data=SimpleNamespace(num_rows=len(X)), plan=SimpleNamespace(params={}, names=lambda _: ()))
+    monkeypatch.setattr("vmix.many._planned", lambda program, *_: planned.append(program.num_components) or task)
+    monkeypatch.setattr("vmix.many._fit_seeds", lambda _, engine, *__: fitted.append(engine.num_sweeps) or [])
+    grid = {"num_sweeps": [5, 6], "num_components": [2, 4]}
+    vmix.fit_many(GaussianMixture(), X, engine=ENGINE, seeds=[0], grid=grid)
+    assert planned == [2, 4] and fitted == [5, 6, 5, 6]
+
+
+@pytest.mark.parametrize("held_out", [UNSEEN[:, :1], (UNSEEN, UNSEEN), UNSEEN[0, 0]])
+def test_held_out_data_of_another_shape_are_refused_before_anything_is_fitted(held_out, monkeypatch):
+    monkeypatch.setattr("vmix.many._planned", lambda *_: pytest.fail("planned"))
+    with pytest.raises(ValueError, match="held_out"):
+        vmix.fit_many(GaussianMixture(), X, engine=ENGINE, seeds=[0], held_out=held_out)
 
 
 def test_choices_are_all_combinations_and_reach_program_and_engine():
