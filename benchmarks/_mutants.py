@@ -88,6 +88,7 @@ class Copy:
 
 
 _JOINT = "tests/statistics/test_joint_distribution.py::test_few_sweeps_keep_the_joint_distribution"
+_MANY = _JOINT.replace("few", "many")
 _NUMERICS = ("tests/vmix/test_numerics.py",)
 _DRAWS = ("tests/vmix/test_draws.py",)
 _EXPONENTS = ("tests/vmix/test_conditionals_exponents.py",)
@@ -368,7 +369,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="inference/gibbs.py",
         old="fresh = state._replace(potential_energy=energy, z_grad=grad)",
         new="fresh = state._replace(z_grad=grad)",
-        tests=(f"{_JOINT}[NUTS beside a conditional]",),
+        tests=(f"{_MANY}[NUTS beside a conditional]",),
         slow=True,
     ),
     Mutant(
@@ -396,10 +397,10 @@ MUTANTS: tuple[Mutant, ...] = (
         slow=True,
     ),
     Mutant(
-        claim="absent steps of a chain count in the statistics",
-        file="vmix/assignments.py",
-        old="shares = jnp.where(terms.prior.present[..., None], shares, 0.0)",
-        new="shares = jnp.where(terms.prior.present[..., None], shares, shares)",
+        claim="a chain's path is drawn as if absent steps were there",
+        file="vmix/distributions/chain_paths.py",
+        old="weights = weights if linked is None else jnp.where(linked, weights, belief)",
+        new="weights = weights if linked is None else jnp.where(linked, weights, weights)",
         tests=(f"{_JOINT}[chain]",),
         slow=True,
     ),

@@ -20,7 +20,7 @@ from benchmarks._calibration import STUDIES, replay
 from vmix.assignments import expect
 from vmix.log_joint import Batch, batch_terms, expected_log_joint, gather, state_log_weights
 
-NAMES = ["GaussianMixture, full", "BernoulliMixture", "DirichletProcessMixture", "HMM", "LDA"]
+NAMES = ["BernoulliMixture", "GaussianMixture, full", "DirichletProcessMixture", "HMM", "LDA"]
 
 
 @lru_cache
