@@ -156,8 +156,9 @@ def contest(settings: Settings, x: np.ndarray, start: dict[str, np.ndarray]) -> 
 
     def log_likelihood() -> float:
         values = {name: value[0] for name, value in ours.state.globals.items()}
-        judge = jax.jit(lambda v: evaluate(ours.plan, v, {}, ours.data.args, key=jax.random.key(0)).per_datum)
-        return float(np.asarray(judge(values), np.float64).mean())
+        # the data are an argument: as constants they would be folded into the program, for minutes
+        judge = jax.jit(lambda v, args: evaluate(ours.plan, v, {}, args, key=jax.random.key(0)).per_datum)
+        return float(np.asarray(judge(values, ours.data.args), np.float64).mean())
 
     return Contestant(lambda: ours.advance(settings.sweeps), log_likelihood), ours.seconds_plan
 
