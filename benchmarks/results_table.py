@@ -133,7 +133,12 @@ def _grouped(lines: list[dict[str, Any]], key: Any) -> list[tuple[Any, list[dict
 
 
 def _text(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {json.dumps(value)}" for name, value in settings.items()) or "default settings"
+    return ", ".join(f"{name} {_as_code(json.dumps(value))}" for name, value in settings.items()) or "default settings"
+
+
+def _as_code(text: str) -> str:
+    """Text that Markdown would read as a link, as code."""
+    return f"`{text}`" if "][" in text else text
 
 
 def _origin(line: dict[str, Any]) -> str:
