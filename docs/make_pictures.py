@@ -4,6 +4,8 @@ python docs/make_pictures.py                  all of them (some minutes)
 python docs/make_pictures.py em_sweeps        those named
 """
 
+# Length: a function a picture
+
 from __future__ import annotations
 
 import argparse

@@ -87,14 +87,6 @@ def test_every_drawn_picture_is_there(monkeypatch):
     assert [draw.__name__ for draw in make_pictures.ALL if not (DOCS / f"pictures/{draw.__name__}.png").exists()] == []
 
 
-def test_compared_table_is_what_the_results_say(monkeypatch):
-    monkeypatch.syspath_prepend(str(DOCS))
-    import make_compared
-
-    text = make_compared.PAGE.read_text()
-    assert make_compared.replaced(text) == text and make_compared.table() in text
-
-
 @pytest.mark.slow
 def test_microscope_shows_what_the_fit_says(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(DOCS))

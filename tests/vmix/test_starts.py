@@ -196,12 +196,19 @@ def test_copies_share_their_encoders_components_and_weigh_as_one_datum(deep):
     views = View(jax.tree.map(lambda a: jnp.stack([a, a]), start), {"z": both}, {})
     batch = Batch(data.args, {"z": first_codes}, {}, None, {})
     first = jnp.log(first_shares(plan, views, batch, key=KEY, clusters="k-means"))
-    run = jax.jit(lambda sweeps: climb(plan, views, batch, {}, first, sweeps, 1.0, each=2))(1)
+    climbing = jax.jit(lambda sweeps: climb(plan, views, batch, {}, first, sweeps, 1.0, each=2))
+    run = climbing(1)
     np.testing.assert_array_equal(run.globals["loc"][0], run.globals["loc"][1])
     pooled = jnp.einsum("nk,vnd->kd", run.shares, both) / (2.0 * run.shares.sum(0))[:, None]
     # the prior of the means is wide (10), so the mode is the weighted mean to its precision
     np.testing.assert_allclose(run.globals["loc"][0], pooled, atol=2e-2)
     np.testing.assert_allclose(run.globals["w"][0], run.shares.mean(0), atol=1e-5)
+    # both views' evidence, and the log prior of the components once
+    one = {name: value[0] for name, value in climbing(0).globals.items()}
+    said = sum(evidence(plan, View(start, {"z": codes}, {}), one, batch) for codes in both)
+    terms, log_prior = batch_terms(plan, one, plan.params, batch)
+    total = jax.nn.logsumexp(terms.log_prior + said, -1).sum() + log_prior
+    assert run.objective == pytest.approx(float(total) / 120, rel=1e-5)
 
 
 def test_copies_are_named_by_explain(deep):
