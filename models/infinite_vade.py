@@ -4,7 +4,9 @@
     w_k = v_k prod_{j<k} (1 - v_j)
     loc_k ~ Normal(0, s0)
     P_k ~ Wishart(d + 2, V)                  precision matrices ("full"), or
-    tau_kd ~ Gamma(a0, b0)                   precisions ("diagonal")
+    tau_kd ~ Gamma(a0, b0)                   precisions ("diagonal"), or
+    u_kdr ~ Normal(0, 1)                     loadings, with precisions tau_kd ("low-rank"):
+                                             P_k^-1 = u_k u_k' + diag(1 / tau_k)
     c_n ~ Categorical(w)
     z_n ~ MultivariateNormal(loc_c, P_c^-1)  or    Normal(loc_c, 1 / sqrt(tau_c))
     x_n ~ Bernoulli(decoder(z_n))            or    Normal(decoder(z_n), s)
@@ -34,7 +36,7 @@ from vmix.showing import Shown
 
 @checked(
     truncation=2,
-    covariance=("diagonal", "full"),
+    covariance=("diagonal", "full", "low-rank"),
     pretrain_epochs=0,
     noise=Range(0.0, below=1.0),
     pixels=("bernoulli", "gaussian"),
@@ -50,7 +52,8 @@ class InfiniteVaDE(Shown):
         hidden: widths of the encoder's hidden layers; the decoder takes them in reverse. None takes 500-500-2000 for
             256 columns or more, 128-128-512 for fewer.
         pixels: "bernoulli" (x in [0, 1]) or "gaussian".
-        covariance: of z given c, "full" or "diagonal".
+        covariance: of z given c, "full", "diagonal" or "low-rank".
+        rank: R, columns of the loadings of a low-rank covariance.
         loc_scale: s0, prior standard deviation of the component means.
         pretrain_epochs: epochs of autoencoder training before the joint fit.
         noise: fraction of inputs dropped in that training.
@@ -63,6 +66,7 @@ class InfiniteVaDE(Shown):
     hidden: tuple[int, ...] | None = None
     pixels: str = "bernoulli"
     covariance: str = "full"
+    rank: int = 2
     loc_scale: float = 10.0
     pretrain_epochs: int = 30
     noise: float = 0.0
@@ -100,16 +104,20 @@ class InfiniteVaDE(Shown):
         log_w = log_stick_breaking(v)
         numpyro.deterministic("w", jnp.exp(log_w))
         loc = numpyro.sample("loc", dist.Normal(0.0, self.loc_scale).expand([k, d]).to_event(2))
-        if self.covariance == "diagonal":
-            tau = numpyro.sample("precision", dist.Gamma(1.5, 0.5).expand([k, d]).to_event(2))
-        else:
+        if self.covariance == "full":
             p = numpyro.sample("precision", dist.Wishart(d + 2.0, scale_matrix=jnp.eye(d) / (d + 2)).expand((k,)))
+        else:
+            tau = numpyro.sample("precision", dist.Gamma(1.5, 0.5).expand([k, d]).to_event(2))
+        if self.covariance == "low-rank":
+            u = numpyro.sample("loadings", dist.Normal(0.0, 1.0).expand([k, d, self.rank]).to_event(3))
         with numpyro.plate("data", x.shape[0]):
             c = numpyro.sample("c", dist.Categorical(logits=log_w))
-            if self.covariance == "diagonal":
-                z = numpyro.sample("z", dist.Normal(loc[c], 1.0 / jnp.sqrt(tau[c])).to_event(1))
-            else:
+            if self.covariance == "full":
                 z = numpyro.sample("z", dist.MultivariateNormal(loc[c], precision_matrix=p[c]))
+            elif self.covariance == "low-rank":
+                z = numpyro.sample("z", dist.LowRankMultivariateNormal(loc[c], u[c], 1.0 / tau[c]))
+            else:
+                z = numpyro.sample("z", dist.Normal(loc[c], 1.0 / jnp.sqrt(tau[c])).to_event(1))
             p_x = decode(z, hidden=settled(self.hidden, "hidden"), data_dim=x.shape[1], pixels=self.pixels)
             numpyro.sample("x", p_x, obs=x)
 

@@ -3,7 +3,9 @@
     w      ~ Dirichlet(1, ..., 1)
     loc_k  ~ Normal(0, s0)
     tau_kd ~ Gamma(a0, b0)           precisions ("diagonal", as published), or
-    P_k    ~ Wishart(d + 2, V)       precision matrices ("full")
+    P_k    ~ Wishart(d + 2, V)       precision matrices ("full"), or
+    u_kdr  ~ Normal(0, 1)            loadings, with precisions tau_kd ("low-rank"):
+                                     P_k^-1 = u_k u_k' + diag(1 / tau_k)
     c_n    ~ Categorical(w)
     z_n    ~ Normal(loc_c, 1 / sqrt(tau_c))    or    MultivariateNormal(loc_c, P_c^-1)
     x_n    ~ Bernoulli(decoder(z_n))           or    Normal(decoder(z_n), s)
@@ -32,7 +34,7 @@ from vmix.showing import Shown
 
 
 @checked(
-    covariance=("diagonal", "full"),
+    covariance=("diagonal", "full", "low-rank"),
     weights=("learned", "uniform"),
     pretrain_epochs=0,
     noise=Range(0.0, below=1.0),
@@ -48,7 +50,8 @@ class VaDE(Shown):
         hidden: widths of the encoder's hidden layers; the decoder takes them in reverse. None takes 500-500-2000 for
             256 columns or more, 128-128-512 for fewer.
         pixels: "bernoulli" (x in [0, 1]) or "gaussian".
-        covariance: of z given c, "full" or "diagonal".
+        covariance: of z given c, "full", "diagonal" or "low-rank".
+        rank: R, columns of the loadings of a low-rank covariance.
         weights: w, "learned", or "uniform": 1 / K each.
         loc_scale: s0, prior standard deviation of the component means.
         pretrain_epochs: epochs of autoencoder training before the joint fit.
@@ -62,6 +65,7 @@ class VaDE(Shown):
     hidden: tuple[int, ...] | None = None
     pixels: str = "bernoulli"
     covariance: str = "full"
+    rank: int = 2
     weights: str = "learned"
     loc_scale: float = 10.0
     pretrain_epochs: int = 30
@@ -92,16 +96,20 @@ class VaDE(Shown):
         k, d = self.num_components, self.latent_dim
         w = numpyro.sample("w", dist.Dirichlet(jnp.ones(k))) if self.weights == "learned" else jnp.full(k, 1.0 / k)
         loc = numpyro.sample("loc", dist.Normal(0.0, self.loc_scale).expand([k, d]).to_event(2))
-        if self.covariance == "diagonal":
-            tau = numpyro.sample("precision", dist.Gamma(1.5, 0.5).expand([k, d]).to_event(2))
-        else:
+        if self.covariance == "full":
             p = numpyro.sample("precision", dist.Wishart(d + 2.0, scale_matrix=jnp.eye(d) / (d + 2)).expand((k,)))
+        else:
+            tau = numpyro.sample("precision", dist.Gamma(1.5, 0.5).expand([k, d]).to_event(2))
+        if self.covariance == "low-rank":
+            u = numpyro.sample("loadings", dist.Normal(0.0, 1.0).expand([k, d, self.rank]).to_event(3))
         with numpyro.plate("data", x.shape[0]):
             c = numpyro.sample("c", dist.Categorical(w))
-            if self.covariance == "diagonal":
-                z = numpyro.sample("z", dist.Normal(loc[c], 1.0 / jnp.sqrt(tau[c])).to_event(1))
-            else:
+            if self.covariance == "full":
                 z = numpyro.sample("z", dist.MultivariateNormal(loc[c], precision_matrix=p[c]))
+            elif self.covariance == "low-rank":
+                z = numpyro.sample("z", dist.LowRankMultivariateNormal(loc[c], u[c], 1.0 / tau[c]))
+            else:
+                z = numpyro.sample("z", dist.Normal(loc[c], 1.0 / jnp.sqrt(tau[c])).to_event(1))
             p_x = decode(z, hidden=settled(self.hidden, "hidden"), data_dim=x.shape[1], pixels=self.pixels)
             numpyro.sample("x", p_x, obs=x)
 

@@ -16,13 +16,19 @@ from vmix.families_scalar import (
     NormalFamily,
     PoissonFamily,
 )
-from vmix.families_vector import CategoricalFamily, MultinomialFamily, MultivariateNormalFamily
+from vmix.families_vector import (
+    CategoricalFamily,
+    LowRankMultivariateNormalFamily,
+    MultinomialFamily,
+    MultivariateNormalFamily,
+)
 
 __all__ = ["FAMILIES", "Atom", "Family", "Frame", "contract", "family_of", "inner", "unwrap"]
 
 FAMILIES: tuple[Family, ...] = (
     NormalFamily(),
     MultivariateNormalFamily(),
+    LowRankMultivariateNormalFamily(),
     CategoricalFamily(),
     BernoulliFamily(),
     BinomialFamily(),

@@ -1,4 +1,4 @@
-"""Exponential families over vectors and categories: MultivariateNormal, Categorical, Multinomial."""
+"""Exponential families over vectors and categories: MultivariateNormal, of low rank too, Categorical, Multinomial."""
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from numpyro.distributions import (
     CategoricalLogits,
     CategoricalProbs,
     Distribution,
+    LowRankMultivariateNormal,
     MultinomialLogits,
     MultinomialProbs,
     MultivariateNormal,
@@ -71,9 +72,18 @@ class MultivariateNormalFamily(Family):
         return jnp.concatenate([mean, mean[..., row] * mean[..., column] + covariance], -1)
 
 
+class LowRankMultivariateNormalFamily(MultivariateNormalFamily):
+    """LowRankMultivariateNormal(m, W, d): a MultivariateNormal with covariance W W' + diag(d)."""
+
+    name = "LowRankMultivariateNormal"
+    members = {LowRankMultivariateNormal: {"loc": 1, "cov_factor": 2, "cov_diag": 1}}
+
+
 def _precision(base: Distribution, frame: Frame) -> tuple[Array, Array]:
     """Return the framed precision matrix and half its log determinant."""
     scale = jnp.atleast_1d(frame.scale)
+    if isinstance(base, LowRankMultivariateNormal):
+        return _low_rank_precision(as_float(base.cov_factor) / scale[..., :, None], base.cov_diag / jnp.square(scale))
     if "precision_matrix" in vars(base):  # given by the user: inverting scale_tril would only lose digits
         precision = base.precision_matrix * scale[..., :, None] * scale[..., None, :]
         diagonal = jnp.diagonal(jnp.linalg.cholesky(precision), axis1=-2, axis2=-1)
@@ -83,6 +93,21 @@ def _precision(base: Distribution, frame: Frame) -> tuple[Array, Array]:
     root = solve_triangular(scale_tril, identity, lower=True)
     precision = jnp.matmul(root.swapaxes(-1, -2), root, precision=EXACT)
     return precision, -jnp.log(jnp.diagonal(scale_tril, axis1=-2, axis2=-1)).sum(-1)
+
+
+def _low_rank_precision(loadings: Array, noise: Array) -> tuple[Array, Array]:
+    """Return P = (W W' + diag(d))^-1 and half its log determinant, through the r x r matrix M = I + W' diag(1/d) W.
+
+    P = diag(1/d) - diag(1/d) W M^-1 W' diag(1/d),  log |P| = -log |M| - sum_i log d_i      (Woodbury)
+    """
+    weighted = loadings / noise[..., :, None]
+    identity = jnp.eye(loadings.shape[-1], dtype=loadings.dtype)
+    tril = jnp.linalg.cholesky(identity + jnp.matmul(loadings.swapaxes(-1, -2), weighted, precision=EXACT))
+    root = solve_triangular(tril, weighted.swapaxes(-1, -2), lower=True)
+    diagonal = jnp.eye(loadings.shape[-2], dtype=loadings.dtype) / noise[..., :, None]
+    precision = diagonal - jnp.matmul(root.swapaxes(-1, -2), root, precision=EXACT)
+    log_det = jnp.log(jnp.diagonal(tril, axis1=-2, axis2=-1)).sum(-1)
+    return precision, -log_det - 0.5 * jnp.log(noise).sum(-1)
 
 
 class CategoricalFamily(Family):

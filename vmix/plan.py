@@ -56,7 +56,7 @@ class Plan:
         supports: the support of each global site.
         reasons: site to why it does or does not get the exact update.
         missing: whether NaN means missing.
-        initial: a value of each global near the middle of its prior.
+        initial: a value of each global: the middle of its prior; off it, where the global climbs by gradients.
         params: initial network parameters.
         template: a few rows of the data, for shapes.
         num_rows: N, the number of rows of the whole data.
@@ -144,8 +144,11 @@ def make_plan(program: Any, args: tuple, *, key: Array, missing: bool = False, j
     draft = Plan(program, sites, layout, {}, {}, supports, {}, missing, initial, params, rows, num_rows)
     frames, reasons = _compressed(draft, args, rows, latents)
     draft = replace(draft, frames=frames)
-    conditionals, why = _conditionals(draft, rows, latents, keys["responsibilities"], keys["verify"])
-    return replace(draft, conditionals=conditionals, reasons=reasons | why)
+    values = _nearby(draft, keys["verify"]) if draft.globals else {}
+    conditionals, why = _conditionals(draft, values, rows, latents, keys["responsibilities"], keys["verify"])
+    # what climbs by gradients starts off the middle of its prior: by symmetry that may be a saddle
+    apart = {name: values[name] for name in draft.names(GLOBAL) if name not in conditionals}
+    return replace(draft, initial=initial | apart, conditionals=conditionals, reasons=reasons | why)
 
 
 def template_of(described: Any) -> tuple:
@@ -312,7 +315,7 @@ def _frames(plan: Plan, args: tuple, chosen: list[str]) -> dict[str, Frame]:
     return frames | {name: Frame(jnp.zeros(()), jnp.ones(())) for name in chosen if name in plan.latents}
 
 
-def _conditionals(plan: Plan, rows: tuple, latents: dict, r_key: Array, key: Array) -> tuple[dict, dict]:
+def _conditionals(plan: Plan, values: dict, rows: tuple, latents: dict, r_key: Array, key: Array) -> tuple[dict, dict]:
     """Recognise the complete conditional of every global, with random responsibilities on some rows."""
     num_rows = rows[0].shape[0]
     # NumPy's generator: compiling JAX's Dirichlet would take longer than the rest of the plan
@@ -321,7 +324,6 @@ def _conditionals(plan: Plan, rows: tuple, latents: dict, r_key: Array, key: Arr
     shares = generator.dirichlet(np.full(plan.layout.num_states, 0.5), num_cells)
     log_weights = jnp.asarray(np.log(shares + 1e-12), jnp.result_type(float))
     batch = Batch(rows, latents, {}, None)
-    values = _nearby(plan, key)
     conditionals: dict[str, Conditional] = {}
     reasons: dict[str, str] = {}
     if not plan.globals:

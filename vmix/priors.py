@@ -147,8 +147,8 @@ def kept_sticks(v: Array, keep: Array) -> Array:
 
 
 def kept_components(globals_: dict[str, Array], keep: Array) -> dict[str, Array]:
-    """Globals of a stick-breaking mixture ("v", "loc", "precision", and what is no component's) for some components."""
-    kept = {name: globals_[name][keep] for name in ("loc", "precision")}
+    """Globals of a stick-breaking mixture for some components; what is no component's stays."""
+    kept = {name: globals_[name][keep] for name in ("loc", "precision", "loadings") if name in globals_}
     return globals_ | kept | {"v": kept_sticks(globals_["v"], keep)}
 
 

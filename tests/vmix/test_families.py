@@ -45,6 +45,11 @@ CASES = {
         {"loc": RNG.normal(size=(K, 1, D)), "precision_matrix": covariance(K, 1)},
         RNG.normal(5, 3, (N, D)),
     ),
+    "mvn_low_rank": (
+        dist.LowRankMultivariateNormal,
+        {"loc": RNG.normal(size=(K, 1, D)), "cov_factor": RNG.normal(size=(K, 1, D, 2)), "cov_diag": positive(K, 1, D)},
+        RNG.normal(5, 3, (N, D)),
+    ),
     "categorical_probs": (dist.CategoricalProbs, {"probs": RNG.dirichlet(np.ones(D), (K, 1))}, RNG.integers(0, D, N)),
     "categorical_logits": (dist.CategoricalLogits, {"logits": RNG.normal(size=(K, 1, D))}, RNG.integers(0, D, N)),
     "bernoulli_probs": (dist.BernoulliProbs, {"probs": RNG.uniform(size=(K, 1, D))}, RNG.integers(0, 2, (N, D))),
