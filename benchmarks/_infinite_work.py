@@ -28,6 +28,7 @@ class Work:
     networks: Networks
     mixtures: MixtureSettings
     algorithm1_epochs: int
+    with_peers: bool = True
     album: Album = field(init=False)
 
     def __post_init__(self) -> None:

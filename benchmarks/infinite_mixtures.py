@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 networks=Networks(images, settings, seed),
                 mixtures=mixtures,
                 algorithm1_epochs=options.algorithm1_epochs,
+                with_peers=not options.without_peers,
             )
             for method in options.cases:
                 run(work, method)
@@ -89,7 +90,8 @@ def _afterwards(work: Work, method: str) -> None:
     """A mixture on the codes of a network that is fitted without it."""
     network, kind = AFTERWARDS[method]
     settings = work.networks.describe(network) | {"mixture": work.mixtures.of(kind)}
-    for variant in VARIANTS[kind]:
+    variants = VARIANTS[kind] if work.with_peers else VARIANTS[kind][:1]
+    for variant in variants:
         case = work.case(method, variant, **settings)
         if not work.is_open(case):
             continue
@@ -183,6 +185,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--pretrained-epochs", type=int, default=70, help="of the network that Algorithm 1 goes on from"
     )
     parser.add_argument("--mixture-sweeps", type=int, default=200, help="of a mixture on codes, at most")
+    parser.add_argument(
+        "--without-peers", action="store_true", help="no second fit of a mixture on codes by scikit-learn (slow)"
+    )
     parser.add_argument(
         "--relaxation", choices=("soft", "hard"), help="of the GMVAE's class; by default it is summed out"
     )
