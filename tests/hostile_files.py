@@ -180,4 +180,3 @@ def write_all(folder: Path) -> None:
     (folder / "a.idx").write_bytes(pixels)
     (folder / "a.idx.gz").write_bytes(gzip.compress(pixels))
     (folder / "run.toml").write_text('model = "VaDE"\nseed = 3\nnum_components = 4\n[set]\nhidden = [8, 8]\n')
-

@@ -19,9 +19,7 @@ class DownloadError(OSError):
     """The file could not be had; the message says why, and what was kept."""
 
 
-def download(
-    url: str, file: Path, *, sha256: str, max_bytes: int, stall: float = 30.0, within: float = 600.0
-) -> None:
+def download(url: str, file: Path, *, sha256: str, max_bytes: int, stall: float = 30.0, within: float = 600.0) -> None:
     """Fetch a file; it appears under its name only as a whole, and only if its checksum is the one expected.
 
     What has come is kept in `file` with ".part" added. A connection that breaks is taken up again there, at once up to

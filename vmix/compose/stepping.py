@@ -78,9 +78,7 @@ class Stepper:
 
     def _starts(self, data: Data, count: int, key: Array) -> list[Start]:
         recipe = recipe_of(self.plan, None)
-        return [
-            make_start(self.plan, data, recipe, key=k)[0] for k in jax.random.split(key, count)
-        ]
+        return [make_start(self.plan, data, recipe, key=k)[0] for k in jax.random.split(key, count)]
 
 
 def _single(engine: Engine) -> Engine:
