@@ -1,4 +1,4 @@
-"""The report and the page of a comparison in headless Chromium: drawn, usable by keyboard, on a phone, in the dark, on paper."""
+"""The report and the page of a comparison in headless Chromium: what they show, on a desk, a phone and paper."""
 
 import contextlib
 import re
@@ -33,7 +33,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def report(digits, tmp_path_factory):
-    """A report with all that a fit of images and labels has; one component is small, one restart better than the rest."""
+    """A report with all that a fit of images and labels has."""
     x, labels = digits.images[:600], digits.labels[:600]
     fit, path = FakeFit(x), tmp_path_factory.mktemp("report") / "report.html"
     return write_report(fit, path, data=x, labels=labels, metrics=compute_metrics(fit, x, labels))
