@@ -195,17 +195,18 @@ class Fit:
         """The elbo or log evidence of each datum, nats, shape (N,)."""
         return self._predictor.per_datum(*data)
 
-    def to_arviz(self) -> Any:
-        """An ArviZ DataTree with groups `posterior` and `sample_stats`."""
-        import arviz_base
+    def to_arviz(self, columns: Any = None) -> Any:
+        """An ArviZ DataTree: `posterior`, with named dimensions, and of Gibbs `sample_stats`.
 
-        chains = self.settings["engine"].get("num_chains", 1)
-        posterior = {}
-        for name, values in self.posterior.items():
-            posterior[name] = values if self.engine_name == "Gibbs" and chains > 1 else values[None]
-            if self.engine_name != "Gibbs":
-                posterior[name] = values[None, None]
-        return arviz_base.from_dict({"posterior": posterior})
+        Dimensions are `component`, `feature`, `latent` and `row`; a second one of a kind, as in a matrix of moves or of
+        precisions, has `_again` behind it. Point estimates are one draw of one chain.
+
+        Args:
+            columns: names of the data's columns, or a table that has them: the coordinates of `feature`.
+        """
+        from vmix.tables import to_arviz
+
+        return to_arviz(self, columns)
 
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint: arrays in safetensors, the rest in a JSON manifest with checksums; no pickle."""

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class TensorBoard:
     """A callback for `vmix.fit` that writes event files, to be seen by `tensorboard --logdir FOLDER`.
 
-    Every sweep or step is written, `every` of them at a time: the objective in nats per datum, and those of the engine's
-    diagnostics that are one number a step. Of several restarts it is the best until then. At the end of the `with` block,
-    or by `finish(fit)`, come the steps that are left.
+    Every sweep or step is written, `every` of them at a time: the objective in nats per datum, and those of the
+    engine's diagnostics that are one number a step. Of several restarts it is the best until then. At the end of the
+    `with` block, or by `finish(fit)`, come the steps that are left.
 
     Args:
         folder: where the event files go; made when missing. A folder a fit.
