@@ -107,7 +107,7 @@ def mean_of(fit: Any, name: str) -> np.ndarray:
 
 def moves_of(fit: Any) -> np.ndarray | None:
     """Probability of state j after state i at [i, j], shape (K, K); None where no states follow each other."""
-    plan = getattr(fit, "_plan", None)
+    plan: Any = getattr(fit, "_plan", None)
     for site in () if plan is None else plan.sites.values():
         square = len(site.shape) == 2 and site.shape[0] == site.shape[1] <= MAX_STATES
         follows = any(plan.sites[child].family in ("MarkovChain", "HiddenSemiMarkov") for child in site.children)

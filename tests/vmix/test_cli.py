@@ -145,6 +145,22 @@ def test_checkpoint_is_passed_on(calls, tmp_path):
     assert calls[0][4] == Path("state")
 
 
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_resume_keeps_the_state_beside_the_run_until_the_fit_has_ended(
+    calls, capsys, monkeypatch, tmp_path, interrupted
+):
+    def fit(program, images, *, engine, seed, checkpoint):
+        checkpoint.mkdir()
+        return FakeFit(images, seed=seed, interrupted=interrupted)
+
+    monkeypatch.setitem(vars(vmix), "fit", fit)
+    words = ("fit", "ToyMixture", "--limit", 50, "--seed", 0, "--out", tmp_path / "a.b", "--resume")
+    assert run(*words) == (130 if interrupted else 0)
+    assert (tmp_path / "a.b.state").is_dir() == interrupted
+    assert ("the same command goes on" in capsys.readouterr().err) == interrupted
+    assert "give one" in fails(capsys, *words, "--checkpoint", tmp_path / "other")
+
+
 def test_interrupt_before_there_is_a_fit_exits_130(calls, monkeypatch, tmp_path):
     def fit(*args, **options):
         raise KeyboardInterrupt
