@@ -98,13 +98,15 @@ def explain(
         source: which rows to read.
         choice: options of the model and of the engine.
     """
+    from vmix.explaining import WIDTH
+
     program, method = build(model, engine, choice)
     images = cut(load(source).images, source.steps, program)
     plan = vmix.explain(program, images, engine=method)
     if as_json:
         _print_json(plan.to_json())
     else:
-        print(plan)
+        print(plan.as_text(shutil.get_terminal_size((WIDTH, 24)).columns))
 
 
 @app.command

@@ -179,11 +179,12 @@ def test_explain_prints_the_plan_of_the_engine_asked_for(calls, capsys, monkeypa
 
     def explain(program, images, *, engine):
         seen.append(engine)
-        return "the plan"
+        return SimpleNamespace(as_text=lambda width: f"the plan in {width}")
 
     monkeypatch.setitem(vars(vmix), "explain", explain)
+    monkeypatch.setenv("COLUMNS", "90")
     assert run("explain", "ToyMixture", "--data", "digits", "--engine", "em", "--num-sweeps", 2) == 0
-    assert capsys.readouterr().out == "the plan\n" and seen == [ToyEngine(num_sweeps=2)]
+    assert capsys.readouterr().out == "the plan in 90\n" and seen == [ToyEngine(num_sweeps=2)]
 
 
 @pytest.fixture
@@ -214,7 +215,7 @@ def test_report_is_written_again(fitted, capsys):
 def test_warnings_are_one_line_that_names_no_place_in_the_code(calls, capsys, monkeypatch):
     def explain(program, images, *, engine):
         warnings.warn("x has 2\nconstant columns", UserWarning, stacklevel=1)
-        return "the plan"
+        return SimpleNamespace(as_text=lambda width: "the plan")
 
     monkeypatch.setitem(vars(vmix), "explain", explain)
     before = warnings.showwarning

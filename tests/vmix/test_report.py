@@ -12,6 +12,7 @@ from PIL import Image
 
 from vmix import findings, plots, report, runs
 from vmix.diagnosing import settled
+from vmix.explaining import Explanation, Row
 
 NASTY = "<script>alert(1)</script>"
 
@@ -284,3 +285,11 @@ def test_folder_with_other_files_is_refused_unless_told(tmp_path):
     with pytest.raises(ValueError, match="is a file"):
         runs.prepare_folder(tmp_path / "thesis.tex", overwrite=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("width", [60, 100, 169, 170, 300])
+def test_plan_as_text_keeps_to_its_width(width):
+    row = Row("precision", "global", "Gamma", "10 x 64", "w", "x", "closed-form mode", "exact", "K P", "linear " * 20)
+    lines = Explanation("A plan", (row,), ("k-means",)).as_text(width).splitlines()
+    assert max(map(len, lines)) <= width and "precision" in "".join(lines) and lines[-1] == "stage 1: k-means"
+    assert ("10 x 64" in "".join(lines)) == (width >= 170)
