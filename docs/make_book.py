@@ -1,8 +1,8 @@
 """Build the book: a static site in build/site, which opens without a network.
 
     python docs/make_book.py            the site, and its links, addresses and spelling checked (half a minute)
-    python docs/make_book.py --run      the code blocks of every page are run first (the slow tests of the pages), and the
-                                        commands whose screens docs/command-line.md shows
+    python docs/make_book.py --run      the code blocks of every page are run first (the slow tests of the pages), and
+                                        the commands whose screens docs/command-line.md shows
 
 The pages are gathered in build/pages with what Markdown readers differ in made equal: links that leave docs/ lead to
 the page that the site has in their place, formulas become MathML, lists and tables get the empty line before them.

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 MAX_POINTS = 2_000
 MAX_SIDE = 40
-MAX_THUMBNAIL = 28
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 
 
@@ -369,7 +368,7 @@ def picture(rows: np.ndarray, caption: str, *, like: np.ndarray, columns: int) -
     if shape is None:
         axis = "feature" if rows.shape[-1] == width else "step"
         drawing = png(lambda ax: _lines(ax, rows, COLOURS[0], axis=axis), size=(5, 2.4))
-        return Picture(_data_uri(drawing), "drawing", caption)
+        return Picture(data_uri(drawing), "drawing", caption)
     from PIL import Image
 
     stride = -(-shape[0] // MAX_SIDE)
@@ -380,45 +379,10 @@ def picture(rows: np.ndarray, caption: str, *, like: np.ndarray, columns: int) -
     grey_alpha = np.stack([np.nan_to_num(shades), 255 * np.isfinite(grid)], -1).round().astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(grey_alpha).save(buffer, format="png", optimize=True)
-    return Picture(_data_uri(buffer.getvalue()), "pixels", caption)
+    return Picture(data_uri(buffer.getvalue()), "pixels", caption)
 
 
-class Sheet(NamedTuple):
-    """Small pictures of rows in one PNG: row n in line n // columns, place n % columns."""
-
-    uri: str
-    width: int
-    height: int
-    columns: int
-
-
-def thumbnails(rows: np.ndarray) -> Sheet | None:
-    """Rows that are square images on one sheet, in 16 greys, at most 28 pixels wide; None where they are no images.
-
-    Args:
-        rows: shape (n, D).
-    """
-    rows = np.asarray(rows, np.float32).reshape(len(rows), -1)
-    shape = image_shape(rows.shape[1])
-    if shape is None:
-        return None
-    from PIL import Image
-
-    stride = -(-shape[0] // MAX_THUMBNAIL)
-    small = np.nan_to_num(rows.reshape(len(rows), *shape)[:, ::stride, ::stride])
-    columns = math.isqrt(len(small) - 1) + 1
-    padded = np.zeros((-(-len(small) // columns) * columns, *small.shape[1:]), np.float32)
-    padded[: len(small)] = (small - small.min()) / (small.max() - small.min() or 1.0)
-    height, width = padded.shape[1:]
-    sheet = padded.reshape(-1, columns, height, width).swapaxes(1, 2).reshape(-1, columns * width)
-    image = Image.fromarray((15 * sheet).round().astype(np.uint8), mode="P")
-    image.putpalette([17 * shade for shade in range(16) for _ in range(3)])
-    buffer = io.BytesIO()
-    image.save(buffer, format="png", optimize=True, bits=4)
-    return Sheet(_data_uri(buffer.getvalue()), width, height, columns)
-
-
-def _data_uri(image: bytes) -> str:
+def data_uri(image: bytes) -> str:
     """A PNG as a data URI."""
     return "data:image/png;base64," + base64.b64encode(image).decode("ascii")
 

@@ -20,6 +20,7 @@ from vmix import findings, plots
 from vmix.diagnosing import mixing_of_sites, of_codes, of_components, of_draws, of_gradients, of_history, word
 from vmix.pages import write_page
 from vmix.steps import Bound, as_rows, describe_rows, reconstruct_rows
+from vmix.thumbnails import sheet_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -147,7 +148,7 @@ def _context(
         "num_traces": min(len(traces), MAX_TRACES),
         "stages": [_stage(stage) for stage in history.get("stages") or []],
         "scatters": scatters,
-        "thumbnails": plots.thumbnails(data[summary.rows]),
+        "thumbnails": sheet_of(data[summary.rows]),
         "latent_dim": None if summary.latent is None else summary.latent.shape[1],
         "num_shown": "all" if len(summary.rows) == len(data) else f"{len(summary.rows):,} of {len(data):,}",
         "reconstructions": _reconstructions(fit, data, summary),

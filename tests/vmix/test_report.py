@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vmix import findings, plots, report, runs
+from vmix import findings, report, runs
 from vmix.diagnosing import settled
 from vmix.explaining import Explanation, Row
+from vmix.thumbnails import sheet_of
 
 NASTY = "<script>alert(1)</script>"
 
@@ -165,14 +166,14 @@ def test_report_draws_rows_that_are_no_images(tmp_path):
 
 def test_thumbnails_are_the_rows_in_sixteen_greys():
     rows = np.random.default_rng(0).uniform(size=(7, 36)).astype(np.float32)
-    sheet = plots.thumbnails(rows)
+    sheet = sheet_of(rows)
     image = np.asarray(Image.open(io.BytesIO(base64.b64decode(sheet.uri.partition(",")[2]))).convert("L")) / 255
     assert (sheet.width, sheet.height, sheet.columns) == (6, 6, 3) and image.shape == (18, 18)
     shown = (rows - rows.min()) / (rows.max() - rows.min())
     for n, row in enumerate(shown):
         top, left = 6 * (n // 3), 6 * (n % 3)
         np.testing.assert_allclose(image[top : top + 6, left : left + 6].ravel(), row, atol=1 / 30 + 1e-3)
-    assert plots.thumbnails(rows[:, :35]) is None
+    assert sheet_of(rows[:, :35]) is None
 
 
 def test_arrows_are_the_likely_moves_and_end_at_their_states():
@@ -287,7 +288,7 @@ def test_folder_with_other_files_is_refused_unless_told(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("width", [60, 100, 169, 170, 300])
+@pytest.mark.parametrize("width", [80, 100, 169, 170, 300])
 def test_plan_as_text_keeps_to_its_width(width):
     row = Row("precision", "global", "Gamma", "10 x 64", "w", "x", "closed-form mode", "exact", "K P", "linear " * 20)
     lines = Explanation("A plan", (row,), ("k-means",)).as_text(width).splitlines()
