@@ -1,7 +1,8 @@
 """Build the book: a static site in build/site, which opens without a network.
 
     python docs/make_book.py            the site, and its links, addresses and spelling checked (half a minute)
-    python docs/make_book.py --run      the code blocks of every page are run first (the slow tests of the pages)
+    python docs/make_book.py --run      the code blocks of every page are run first (the slow tests of the pages), and
+                                        the commands whose screens docs/command-line.md shows
 
 The pages are gathered in build/pages with what Markdown readers differ in made equal: links that leave docs/ lead to
 the page that the site has in their place, formulas become MathML, lists and tables get the empty line before them.
@@ -213,9 +214,10 @@ def misspelt() -> str:
 def run_blocks() -> None:
     """Run the code blocks of all pages, as the slow tests do."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "slow or not slow", "tests/house/test_docs.py"]
-    done = subprocess.run(command, cwd=ROOT)
-    if done.returncode:
-        raise SystemExit(done.returncode)
+    for words in (command, [sys.executable, str(DOCS / "make_screens.py")]):
+        done = subprocess.run(words, cwd=ROOT)
+        if done.returncode:
+            raise SystemExit(done.returncode)
 
 
 def main() -> None:

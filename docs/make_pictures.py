@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import model_pictures
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -210,14 +211,16 @@ def decoded(model: Any, params: dict, z: np.ndarray, *, num_columns: int) -> np.
 def vae_and_vade() -> Figure:
     """Two-dimensional codes under one normal prior and under ten components."""
     import vmix
-    from vmix.inference import EM, SVI
+    from vmix.inference import SVI
     from vmix.models import VAE, VaDE
 
-    digits = vmix.data.load("digits")
+    digits, steps, batch = vmix.data.load("digits"), 4000, 256
     x, labels = digits.images, digits.labels
-    vae = vmix.fit(VAE(latent_dim=2, hidden=(128, 64)), x, engine=SVI(num_steps=6000), seed=0)
     model = VaDE(num_components=10, latent_dim=2, hidden=(128, 64), views=1)
-    vade = vmix.fit(model, x, engine=EM(num_sweeps=200), seed=0)
+    vade = vmix.fit(model, x, engine=SVI(num_steps=steps, batch_size=batch), seed=0)
+    # as many steps as VaDE has had with its autoencoder's
+    steps += model.pretrain_epochs * -(-len(x) // batch)
+    vae = vmix.fit(VAE(latent_dim=2, hidden=(128, 64)), x, engine=SVI(num_steps=steps, batch_size=batch), seed=0)
     made, axes = figure(9, 4.5, 2)
     for ax, fit, title in zip(axes, (vae, vade), ("VAE", "VaDE"), strict=True):
         z = fit.transform(x)
@@ -374,7 +377,7 @@ def model_bernoulli_mixture() -> Figure:
 
 ALL = (
     em_sweeps, bound_touches, gibbs_steps, smoothing, topic_bars, decoder_plane, vae_and_vade, vade_before_after,
-    messages, sticks, restarts, model_gaussian_mixture, model_bernoulli_mixture,
+    messages, sticks, restarts, model_gaussian_mixture, model_bernoulli_mixture, *model_pictures.ALL,
 )  # fmt: skip
 
 

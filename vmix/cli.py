@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -97,13 +98,15 @@ def explain(
         source: which rows to read.
         choice: options of the model and of the engine.
     """
+    from vmix.explaining import WIDTH
+
     program, method = build(model, engine, choice)
     images = cut(load(source).images, source.steps, program)
     plan = vmix.explain(program, images, engine=method)
     if as_json:
         _print_json(plan.to_json())
     else:
-        print(plan)
+        print(plan.as_text(shutil.get_terminal_size((WIDTH, 24)).columns))
 
 
 @app.command
@@ -115,6 +118,7 @@ def fit(
     engine: EngineName = "em",
     overwrite: bool = False,
     checkpoint: Path | None = None,
+    resume: bool = False,
     config: Path | None = None,
     as_json: Json = False,
     source: Source = ALL_ROWS,
@@ -129,6 +133,7 @@ def fit(
         engine: svi, em or gibbs.
         overwrite: write into a folder that holds other things than a run.
         checkpoint: folder in which the fit leaves its state every minute; the same command goes on from there.
+        resume: keep that state beside the run, in OUT.state, until the fit has ended, and go on from one that is there.
         config: a TOML file of these options; what the command line says comes first.
         as_json: print JSON: the metrics, the paths of the run and the report, whether it converged.
         source: which rows to read.
@@ -136,21 +141,26 @@ def fit(
     """
     from vmix.runs import prepare_folder, write_run
 
+    if resume and checkpoint:
+        raise ValueError("--resume keeps the state in OUT.state, --checkpoint in a folder of your choice: give one")
+    state = out.with_name(f"{out.name}.state") if resume else checkpoint
     prepare_folder(out, overwrite=overwrite)
     program, method = build(model, engine, choice)
     dataset = load(source)
     images = cut(dataset.images, source.steps, program)
-    result = vmix.fit(program, images, engine=method, seed=seed, checkpoint=checkpoint)
+    result = vmix.fit(program, images, engine=method, seed=seed, checkpoint=state)
     found = write_run(result, out, data=images, labels=names(dataset), command=_command(), steps=source.steps)
     if as_json:
-        state = {"converged": result.converged, "interrupted": result.interrupted}
-        _print_json({"run": str(out), "report": str(out / "report.html"), "metrics": found, **state})
+        ended = {"converged": result.converged, "interrupted": result.interrupted}
+        _print_json({"run": str(out), "report": str(out / "report.html"), "metrics": found, **ended})
     else:
         _print_results(found, out / "report.html")
     if result.interrupted:
-        way_on = "; the same command goes on from there" if checkpoint else ""
+        way_on = "; the same command goes on from there" if state else ""
         _complain(f"interrupted: what was learnt until then is saved{way_on}")
         return 130
+    if resume:
+        shutil.rmtree(state, ignore_errors=True)  # type: ignore[arg-type]
     return 0
 
 

@@ -15,6 +15,8 @@ from vmix.plan import Plan, make_plan
 from vmix.program import DISCRETE, GLOBAL, NETWORK, OBSERVED
 
 COLUMNS = ("site", "role", "family", "shape", "parents", "children", "update", "exactness", "cost", "why")
+NARROW = ("site", "role", "family", "update", "exactness", "why")
+WIDTH = 170
 
 
 class Row(NamedTuple):
@@ -41,18 +43,27 @@ class Explanation:
     stages: tuple[str, ...]
 
     def __str__(self) -> str:
+        return self.as_text(WIDTH)
+
+    def as_text(self, width: int) -> str:
+        """The table in so many columns of text; below 170 without shapes, parents, children and costs.
+
+        Args:
+            width: of the terminal.
+        """
         from io import StringIO
 
         from rich.console import Console
         from rich.table import Table
 
         table = Table(title=self.title, title_justify="left", expand=False)
-        for name in COLUMNS:
+        names = COLUMNS if width >= WIDTH else NARROW
+        for name in names:
             table.add_column(name, overflow="fold")
         for row in self.rows:
-            table.add_row(*(str(cell) for cell in row))
+            table.add_row(*(str(getattr(row, name)) for name in names))
         out = StringIO()
-        console = Console(file=out, width=170, no_color=True, markup=False, highlight=False)
+        console = Console(file=out, width=width, no_color=True, markup=False, highlight=False)
         console.print(table)
         for i, stage in enumerate(self.stages):
             console.print(f"stage {i + 1}: {stage}")

@@ -368,7 +368,7 @@ def picture(rows: np.ndarray, caption: str, *, like: np.ndarray, columns: int) -
     if shape is None:
         axis = "feature" if rows.shape[-1] == width else "step"
         drawing = png(lambda ax: _lines(ax, rows, COLOURS[0], axis=axis), size=(5, 2.4))
-        return Picture(_data_uri(drawing), "drawing", caption)
+        return Picture(data_uri(drawing), "drawing", caption)
     from PIL import Image
 
     stride = -(-shape[0] // MAX_SIDE)
@@ -379,10 +379,10 @@ def picture(rows: np.ndarray, caption: str, *, like: np.ndarray, columns: int) -
     grey_alpha = np.stack([np.nan_to_num(shades), 255 * np.isfinite(grid)], -1).round().astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(grey_alpha).save(buffer, format="png", optimize=True)
-    return Picture(_data_uri(buffer.getvalue()), "pixels", caption)
+    return Picture(data_uri(buffer.getvalue()), "pixels", caption)
 
 
-def _data_uri(image: bytes) -> str:
+def data_uri(image: bytes) -> str:
     """A PNG as a data URI."""
     return "data:image/png;base64," + base64.b64encode(image).decode("ascii")
 

@@ -1,7 +1,7 @@
 """One self-contained HTML page about a fit: what was fitted, how it went, what it found, how far to trust it.
 
 The page carries its own plotting library and forbids itself every network address, so it opens offline and can be
-mailed. It stays below 6 MB whatever the data: scatters show 2,000 rows, and 20 components are drawn.
+mailed. It stays below 5 MB whatever the data: scatters show 2,000 rows, and 20 components are drawn.
 """
 # Longer than 250 lines because every section of the page is one short function, and they are read side by side.
 
@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
 
-from vmix import plots
+from vmix import findings, plots
 from vmix.diagnosing import mixing_of_sites, of_codes, of_components, of_draws, of_gradients, of_history, word
 from vmix.pages import write_page
-from vmix.steps import as_rows, describe_rows, reconstruct_rows
+from vmix.steps import Bound, as_rows, describe_rows, reconstruct_rows
+from vmix.thumbnails import sheet_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -76,6 +77,7 @@ def write_report(
     labels: np.ndarray | None = None,
     metrics: Mapping[str, float | None],
     summary: plots.Summary | None = None,
+    words: Sequence[Any] | None = None,
 ) -> Path:
     """Write the page.
 
@@ -86,6 +88,7 @@ def write_report(
         labels: true labels, as there.
         metrics: name to number, as `compute_metrics` returns.
         summary: what `summarise` returned for the same data; computed here when None.
+        words: names of the words of counts, as for `findings.topics_of`.
 
     Returns:
         The path.
@@ -93,11 +96,29 @@ def write_report(
     Raises:
         ValueError: when there are not as many labels as rows.
     """
+    whole = (fit, (np.asarray(data), *getattr(fit, "others", ())))
     fit, data, labels = as_rows(fit, np.asarray(data), labels)
     if labels is not None and len(labels) != len(data):
         raise ValueError(f"labels has {len(labels)} entries; data has {len(data)} rows: give one label a row, or None")
     summary = summary or plots.summarise(fit, data)
-    return write_page(path, "report.html.j2", _context(fit, data, labels, metrics, summary))
+    context = _context(fit, data, labels, metrics, summary) | _special(*whole, labels, words)
+    return write_page(path, "report.html.j2", context)
+
+
+def _special(fit: Any, arrays: tuple, labels: np.ndarray | None, words: Sequence[Any] | None) -> dict[str, Any]:
+    """What only some programs have: moves between states, topics, what modalities say of each other."""
+    moves, topics = findings.moves_of(fit), findings.topics_of(fit, words)
+    inner = fit.fit if isinstance(fit, Bound) else fit
+    table = None
+    if moves is not None:
+        table = [[{"text": f"{p:.2f}", "share": f"{p:.3f}"} for p in row] for row in moves]
+    return {
+        "moves": table,
+        "graph": None if moves is None else findings.graph(moves),
+        "least_move": findings.LEAST_MOVE,
+        "topics": [{"site": t.site, "parts": findings.top_words(t)[:MAX_COMPONENTS]} for t in topics],
+        "crossings": findings.crossings_of(inner, arrays, labels, topics),
+    }
 
 
 def _context(
@@ -127,6 +148,7 @@ def _context(
         "num_traces": min(len(traces), MAX_TRACES),
         "stages": [_stage(stage) for stage in history.get("stages") or []],
         "scatters": scatters,
+        "thumbnails": sheet_of(data[summary.rows]),
         "latent_dim": None if summary.latent is None else summary.latent.shape[1],
         "num_shown": "all" if len(summary.rows) == len(data) else f"{len(summary.rows):,} of {len(data):,}",
         "reconstructions": _reconstructions(fit, data, summary),
@@ -214,13 +236,15 @@ def _scatters(summary: plots.Summary, labels: np.ndarray | None) -> list[dict[st
     found = [(name, groups[summary.rows]) for name, groups in colourings.items() if groups is not None]
     found = found or [("row", np.full(len(summary.rows), "data"))]
     return [
-        {"id": f"by-{name}", "title": f"Coloured by {name}", "figure": scatter_figure(summary.points, groups, hover)}
+        {"id": f"by-{name}", "name": name, "figure": scatter_figure(summary.points, groups, hover, numbered=True)}
         for name, groups in found
     ]
 
 
-def scatter_figure(points: np.ndarray, groups: np.ndarray, hover: list[str]) -> dict[str, Any]:
-    """Points in two principal directions, a colour and a marker a group."""
+def scatter_figure(
+    points: np.ndarray, groups: np.ndarray, hover: list[str], *, numbered: bool = False
+) -> dict[str, Any]:
+    """Points in two principal directions, a colour and a marker a group; numbered, each knows its place among all."""
     symbols = ("circle", "triangle-up", "square", "diamond", "triangle-down", "cross", "x", "star")
     traces = []
     names = np.unique(groups)
@@ -235,6 +259,8 @@ def scatter_figure(points: np.ndarray, groups: np.ndarray, hover: list[str]) -> 
         }
         trace["x"], trace["y"] = _numbers(points[members, 0]), _numbers(points[members, 1])
         trace["text"] = [hover[m] for m in members]
+        if numbered:
+            trace["customdata"] = members.tolist()
         trace["marker"] = {"color": plots.colour(index), "symbol": symbol, "size": 5, "opacity": 0.75}
         traces.append(trace)
     legend = 1 < len(names) <= 30
@@ -280,7 +306,10 @@ def _component(fit: Fit, data: np.ndarray, labels: np.ndarray | None, summary: p
     places = places.reshape(len(places), -1)
     distance = np.nansum((places - np.nanmean(places, axis=0)) ** 2, axis=1)
     nearest = np.asarray(data[space[np.argsort(distance, kind="stable")[:NUM_EXAMPLES]]])
-    draws = np.asarray(fit.sample(NUM_EXAMPLES, component=k, seed=fit.seed, mean=fit.has_latent))
+    samples = None
+    if _has_classes(fit):
+        draws = np.asarray(fit.sample(NUM_EXAMPLES, component=k, seed=fit.seed, mean=fit.has_latent))
+        samples = plots.picture(draws, _drawn(fit), like=nearest, columns=NUM_EXAMPLES)
     size = f"{len(members):,} rows ({len(members) / len(data):.1%})"
     if labels is not None:
         names, counts = np.unique(labels[members], return_counts=True)
@@ -289,9 +318,15 @@ def _component(fit: Fit, data: np.ndarray, labels: np.ndarray | None, summary: p
         "index": k,
         "size": size,
         "percent": f"{100 * len(members) / len(data):.2f}",
-        "samples": plots.picture(draws, _drawn(fit), like=nearest, columns=NUM_EXAMPLES),
+        "samples": samples,
         "nearest": plots.picture(nearest, "Data nearest to its middle", like=nearest, columns=NUM_EXAMPLES),
     }
+
+
+def _has_classes(fit: Any) -> bool:
+    """Whether a datum is of one component, which data can be drawn from; documents have a share of each topic."""
+    plan = getattr(fit, "_plan", None)
+    return plan is None or bool(plan.layout.discrete)
 
 
 def _confusion(labels: np.ndarray | None, predicted: np.ndarray | None) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
@@ -195,17 +195,18 @@ class Fit:
         """The elbo or log evidence of each datum, nats, shape (N,)."""
         return self._predictor.per_datum(*data)
 
-    def to_arviz(self) -> Any:
-        """An ArviZ DataTree with groups `posterior` and `sample_stats`."""
-        import arviz_base
+    def to_arviz(self, columns: Any = None) -> Any:
+        """An ArviZ DataTree: `posterior`, with named dimensions, and of Gibbs `sample_stats`.
 
-        chains = self.settings["engine"].get("num_chains", 1)
-        posterior = {}
-        for name, values in self.posterior.items():
-            posterior[name] = values if self.engine_name == "Gibbs" and chains > 1 else values[None]
-            if self.engine_name != "Gibbs":
-                posterior[name] = values[None, None]
-        return arviz_base.from_dict({"posterior": posterior})
+        Dimensions are `component`, `feature`, `latent` and `row`; a second one of a kind, as in a matrix of moves or of
+        precisions, has `_again` behind it. Point estimates are one draw of one chain.
+
+        Args:
+            columns: names of the data's columns, or a table that has them: the coordinates of `feature`.
+        """
+        from vmix.tables import to_arviz
+
+        return to_arviz(self, columns)
 
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint: arrays in safetensors, the rest in a JSON manifest with checksums; no pickle."""
@@ -235,24 +236,33 @@ class Fit:
         }
         checkpoint.save(folder, tree, config)
 
-    def report(self, path: str | Path, *data: ArrayLike, labels: ArrayLike | None = None) -> Path:
+    def report(
+        self,
+        path: str | Path,
+        *data: ArrayLike,
+        labels: ArrayLike | None = None,
+        words: Sequence[Any] | None = None,
+    ) -> Path:
         """Write one self-contained HTML page about this fit.
 
         Args:
             path: where to write.
-            *data: the data to show it on.
+            *data: the data to show it on; of several arrays the first is drawn.
             labels: true classes, for the metrics and the confusion table.
+            words: names of the words of counts, one a column; a list of them for each array of counts, of several.
 
         Returns:
             The path.
         """
         from vmix.report import compute_metrics, write_report
+        from vmix.steps import bound
 
         given = None if labels is None else np.asarray(labels)
         if not data:
             raise TypeError("report needs the data that the fit is shown on: fit.report(path, x)")
-        metrics = compute_metrics(self, data[0], given)
-        return write_report(self, path, data=np.asarray(data[0]), labels=given, metrics=metrics)
+        first, shown = np.asarray(data[0]), bound(self, *data[1:])
+        metrics = compute_metrics(shown, first, given)
+        return write_report(shown, path, data=first, labels=given, metrics=metrics, words=words)
 
     def _repr_html_(self) -> str:
         return fit_html(self)

@@ -170,6 +170,63 @@ class StepRows:
         return rows.reshape(-1, self.num_steps, *(rows.shape[1:] if self.fit.sequence_dims > 2 else ()))
 
 
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """A fit of several data arrays with the face of a fit of the first, by which it is shown.
+
+    Attributes:
+        fit: the fit.
+        others: the other arrays, of as many rows as the first that the methods are given.
+    """
+
+    fit: Any
+    others: tuple
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.fit, name)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Most probable component of each datum, given all arrays."""
+        return self.fit.predict(x, *self.others)
+
+    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+        """Responsibilities, given all arrays."""
+        return self.fit.predict_proba(x, *self.others)
+
+    def transform(self, x: np.ndarray) -> np.ndarray:
+        """Latents, given all arrays."""
+        return self.fit.transform(x, *self.others)
+
+    def score(self, x: np.ndarray) -> float:
+        """Mean elbo or log evidence of all arrays, nats per datum."""
+        return self.fit.score(x, *self.others)
+
+    def reconstruct(self, x: np.ndarray) -> np.ndarray:
+        """Mean of what the first array holds."""
+        return _first_site(self.fit.reconstruct(x, *self.others))
+
+    def sample(self, num_samples: int, **how: Any) -> np.ndarray:
+        """New data of the first array."""
+        return _first_site(self.fit.sample(num_samples, **how))
+
+
+def bound(fit: Any, *others: Any) -> Any:
+    """A fit shown by its first data array, the others given; the fit itself where there are none."""
+    return Bound(fit, tuple(np.asanyarray(other) for other in others)) if others else fit
+
+
+def _first_site(found: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
+    """What belongs to the first observed site, which is that of the first array."""
+    return np.asarray(next(iter(found.values())) if isinstance(found, dict) else found)
+
+
+def _taking(fit: Any, data_used: np.ndarray) -> Any:
+    """The same fit for these data alone."""
+    if isinstance(fit, StepRows):
+        return StepRows(_taking(fit.fit, data_used), fit.num_steps)
+    return Bound(fit.fit, tuple(o[data_used] for o in fit.others)) if isinstance(fit, Bound) else fit
+
+
 def reconstruct_rows(fit: Any, data: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Reconstruct some rows; steps, from the whole sequences that they belong to.
 
@@ -184,7 +241,7 @@ def reconstruct_rows(fit: Any, data: np.ndarray, rows: np.ndarray) -> np.ndarray
     length = fit.num_steps if isinstance(fit, StepRows) else 1
     data_used, place = np.unique(rows // length, return_inverse=True)
     whole = (data_used[:, None] * length + np.arange(length)).reshape(-1)
-    return np.asarray(fit.reconstruct(np.asarray(data[whole])))[place * length + rows % length]
+    return np.asarray(_taking(fit, data_used).reconstruct(np.asarray(data[whole])))[place * length + rows % length]
 
 
 def describe_rows(fit: Any, data: np.ndarray) -> str:

@@ -145,6 +145,22 @@ def test_checkpoint_is_passed_on(calls, tmp_path):
     assert calls[0][4] == Path("state")
 
 
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_resume_keeps_the_state_beside_the_run_until_the_fit_has_ended(
+    calls, capsys, monkeypatch, tmp_path, interrupted
+):
+    def fit(program, images, *, engine, seed, checkpoint):
+        checkpoint.mkdir()
+        return FakeFit(images, seed=seed, interrupted=interrupted)
+
+    monkeypatch.setitem(vars(vmix), "fit", fit)
+    words = ("fit", "ToyMixture", "--limit", 50, "--seed", 0, "--out", tmp_path / "a.b", "--resume")
+    assert run(*words) == (130 if interrupted else 0)
+    assert (tmp_path / "a.b.state").is_dir() == interrupted
+    assert ("the same command goes on" in capsys.readouterr().err) == interrupted
+    assert "give one" in fails(capsys, *words, "--checkpoint", tmp_path / "other")
+
+
 def test_interrupt_before_there_is_a_fit_exits_130(calls, monkeypatch, tmp_path):
     def fit(*args, **options):
         raise KeyboardInterrupt
@@ -163,11 +179,12 @@ def test_explain_prints_the_plan_of_the_engine_asked_for(calls, capsys, monkeypa
 
     def explain(program, images, *, engine):
         seen.append(engine)
-        return "the plan"
+        return SimpleNamespace(as_text=lambda width: f"the plan in {width}")
 
     monkeypatch.setitem(vars(vmix), "explain", explain)
+    monkeypatch.setenv("COLUMNS", "90")
     assert run("explain", "ToyMixture", "--data", "digits", "--engine", "em", "--num-sweeps", 2) == 0
-    assert capsys.readouterr().out == "the plan\n" and seen == [ToyEngine(num_sweeps=2)]
+    assert capsys.readouterr().out == "the plan in 90\n" and seen == [ToyEngine(num_sweeps=2)]
 
 
 @pytest.fixture
@@ -198,7 +215,7 @@ def test_report_is_written_again(fitted, capsys):
 def test_warnings_are_one_line_that_names_no_place_in_the_code(calls, capsys, monkeypatch):
     def explain(program, images, *, engine):
         warnings.warn("x has 2\nconstant columns", UserWarning, stacklevel=1)
-        return "the plan"
+        return SimpleNamespace(as_text=lambda width: "the plan")
 
     monkeypatch.setitem(vars(vmix), "explain", explain)
     before = warnings.showwarning

@@ -86,7 +86,7 @@ def test_page_needs_no_network_and_names_its_pictures(make_run, tmp_path):
     _, page = page_of([make_run("a"), make_run("b", latents=False)], tmp_path)
     assert page.addresses and page.unnamed == []
     assert [a for a in page.addresses if not a.startswith(("data:image/png;base64,", "#"))] == []
-    assert (tmp_path / "page.html").stat().st_size < 6e6
+    assert (tmp_path / "page.html").stat().st_size < 5e6
 
 
 def test_curves_are_those_of_the_best_restarts_and_told_apart(make_run, tmp_path):

@@ -1,14 +1,19 @@
 """The page and the run's folder, on a stand-in for a fit that needs no engine."""
 
+import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from vmix import report, runs
+from vmix import findings, report, runs
 from vmix.diagnosing import settled
+from vmix.explaining import Explanation, Row
+from vmix.thumbnails import sheet_of
 
 NASTY = "<script>alert(1)</script>"
 
@@ -103,13 +108,13 @@ def without_library(page):
     return page.replace(max(scripts, key=len), "")
 
 
-def test_report_names_no_address_and_stays_below_6_mb(rows, tmp_path):
+def test_report_names_no_address_and_stays_below_5_mb(rows, tmp_path):
     page = page_of(FakeFit(rows[0]), tmp_path, *rows)
     parser = Addresses()
     parser.feed(page)
     assert parser.found
     assert [a[:40] for a in parser.found if not a.startswith(("data:image/png;base64,", "#"))] == []
-    assert len(page.encode()) < 6e6
+    assert len(page.encode()) < 5e6
     assert "default-src 'none'" in page
     assert sorted(p.name for p in tmp_path.iterdir()) == ["r.html"]
 
@@ -119,9 +124,9 @@ def test_report_never_offers_to_upload_its_data(rows, tmp_path):
     assert 'showSendToCloud: false, plotlyServerURL: ""' in page
 
 
-def test_report_of_many_wide_components_stays_below_6_mb(tmp_path):
+def test_report_of_many_wide_components_stays_below_5_mb(tmp_path):
     x = np.random.default_rng(0).uniform(size=(4000, 784)).astype(np.float32)
-    assert len(page_of(FakeFit(x, k=60), tmp_path, x, np.arange(4000) % 10).encode()) < 6e6
+    assert len(page_of(FakeFit(x, k=60), tmp_path, x, np.arange(4000) % 10).encode()) < 5e6
 
 
 def test_report_escapes_class_names_titles_and_settings(rows, tmp_path):
@@ -149,6 +154,7 @@ def test_report_shows_the_sections_that_the_fit_has_something_for(rows, tmp_path
     assert ("Samples from the model" in page) != components
     assert ("Labels against components" in page) == (components and labelled)
     assert ('id="by-label"' in page) == labelled
+    assert ('role="tablist"' in page) == (components and labelled)
     for heading in ("What was fitted", "How it went", "What it found", "How far to trust it", "How to reproduce it"):
         assert f">{heading}</h2>" in page
 
@@ -156,6 +162,31 @@ def test_report_shows_the_sections_that_the_fit_has_something_for(rows, tmp_path
 def test_report_draws_rows_that_are_no_images(tmp_path):
     x = np.random.default_rng(0).normal(size=(200, 3))
     assert 'class="drawing"' in page_of(FakeFit(x, k=3, latent=False), tmp_path, x)
+
+
+def test_thumbnails_are_the_rows_in_sixteen_greys():
+    rows = np.random.default_rng(0).uniform(size=(7, 36)).astype(np.float32)
+    sheet = sheet_of(rows)
+    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(sheet.uri.partition(",")[2]))).convert("L")) / 255
+    assert (sheet.width, sheet.height, sheet.columns) == (6, 6, 3) and image.shape == (18, 18)
+    shown = (rows - rows.min()) / (rows.max() - rows.min())
+    for n, row in enumerate(shown):
+        top, left = 6 * (n // 3), 6 * (n % 3)
+        np.testing.assert_allclose(image[top : top + 6, left : left + 6].ravel(), row, atol=1 / 30 + 1e-3)
+    assert sheet_of(rows[:, :35]) is None
+
+
+def test_arrows_are_the_likely_moves_and_end_at_their_states():
+    moves = np.array([[0.9, 0.1, 0.0], [0.02, 0.5, 0.48], [1.0, 0.0, 0.0]])
+    drawn = findings.graph(moves)
+    places = np.array([[float(s["x"]), float(s["y"])] for s in drawn["states"]])
+    found = set()
+    for arrow in drawn["arrows"]:
+        numbers = [float(v) for v in re.findall(r"-?[\d.]+", arrow["path"])]
+        ends = (np.array(numbers[:2]), np.array(numbers[-2:]))
+        found.add(tuple(int(np.linalg.norm(places - end, axis=1).argmin()) for end in ends))
+    assert found == {(0, 1), (1, 2), (2, 0)}
+    assert findings.graph(np.eye(findings.MAX_DRAWN + 1)) is None
 
 
 def test_report_warns_of_empty_components_and_of_a_lone_best_restart(rows, tmp_path):
@@ -255,3 +286,11 @@ def test_folder_with_other_files_is_refused_unless_told(tmp_path):
     with pytest.raises(ValueError, match="is a file"):
         runs.prepare_folder(tmp_path / "thesis.tex", overwrite=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("width", [80, 100, 169, 170, 300])
+def test_plan_as_text_keeps_to_its_width(width):
+    row = Row("precision", "global", "Gamma", "10 x 64", "w", "x", "closed-form mode", "exact", "K P", "linear " * 20)
+    lines = Explanation("A plan", (row,), ("k-means",)).as_text(width).splitlines()
+    assert max(map(len, lines)) <= width and "precision" in "".join(lines) and lines[-1] == "stage 1: k-means"
+    assert ("10 x 64" in "".join(lines)) == (width >= 170)
