@@ -132,9 +132,7 @@ def test_em_of_a_mixture_is_scikit_learn_s_to_rounding(covariance):
         peer.fit(x)
     with jax.enable_x64():
         engine = EM(num_sweeps=SWEEPS, tolerance=None, estimate="ml")
-        fit = vmix.fit(
-            GaussianMixture(num_components=K, covariance=covariance), x, engine=engine, seed=0, init=start
-        )
+        fit = vmix.fit(GaussianMixture(num_components=K, covariance=covariance), x, engine=engine, seed=0, init=start)
         evidence, shares = fit.score_samples(x), fit.predict_proba(x)
     for name, theirs in {"w": "weights_", "loc": "means_", "precision": "precisions_"}.items():
         np.testing.assert_allclose(fit.posterior[name], getattr(peer, theirs), rtol=1e-8, atol=1e-8)
