@@ -41,7 +41,7 @@ def starts(model: Any, x: np.ndarray, labels: np.ndarray, *, seed: int) -> dict[
         draw_key, train_key = jax.random.split(view_key)
         drawn = first_values(plan, key=draw_key, from_prior=False)
         encoders.append(pretrain(plan, data, drawn, recipe, key=train_key)[0])
-    found, _ = search(plan, data, encoders, recipe, key=jax.random.fold_in(key, 1))
+    found = [run for run, _ in search(plan, data, encoders, recipe, key=jax.random.fold_in(key, 1))]
     values = np.array([run.value for run in found])
     accuracies = np.array([accuracy(labels, np.asarray(run.shares.argmax(1))) for run in found])
     return {

@@ -23,7 +23,20 @@ from scipy import sparse
 
 import vmix
 from tests import bad_programs
-from vmix import checkpoint, compose, data, fitting, inference, metrics, models
+from vmix import (
+    checkpoint,
+    compose,
+    data,
+    distortion,
+    distributions,
+    fitting,
+    inference,
+    metrics,
+    models,
+    plots,
+    sequences,
+    topics,
+)
 from vmix.engine import Start
 from vmix.history import History
 from vmix.plan import bare_plan
@@ -78,6 +91,8 @@ def names(folder: Path, saved: Path) -> dict[str, Any]:
         **{name: getattr(models, name) for name in models.__all__},
         **{name: getattr(inference, name) for name in ("EM", "SVI", "Gibbs")},
         **{"np": np, "vmix": vmix, "compose": compose, "metrics": metrics, "data": data, "checkpoint": checkpoint},
+        **{"distortion": distortion, "distributions": distributions, "plots": plots, "sequences": sequences},
+        **{"topics": topics, "images": np.ones((5, 16, 16), np.float32)},
         **{"jax": jax, "jit": jax.jit, "sparse": sparse, **tables()},
         **{"x": X, "counts": COUNTS, "model": models.GaussianMixture(num_components=2), "changed": changed},
         "Recipe": Recipe,
@@ -296,6 +311,7 @@ CASES = [
         ("noise over 1", "VaDE(noise=1.5)", "ValueError", "VaDE(noise=) | at least 0 and below 1 | found 1.5"),
         ("an unknown word", "VAE(pixels='real')", "ValueError", 'VAE(pixels=) must be "bernoulli" or "gaussian" | \'real\''),
         ("an unknown option", "VaDE(num_component=3)", "TypeError", "no option 'num_component' | did you mean 'num_components'"),
+        ("means for other columns", "fit(GaussianMixture(loc=(0.0, 0.0, 0.0)), x)", "ValueError", "GaussianMixture(loc=) has 3 values, but x has 2 columns | one for each"),
         ("no name", "VaDE(10)", "TypeError", "VaDE takes its options by name | VaDE(num_components=...)"),
         ("more components than data", "fit(GaussianMixture(num_components=50), x)", "ValueError", "'c' has 50 components | 40 data"),
     ),
@@ -351,6 +367,9 @@ CASES = [
         ("latents without an encoder", "fitted.transform(x)", "ProgramError", "no latent with an encoder | use predict_proba(x)"),
         ("a share over 1", "fitted.components_used(x, least=2)", "ValueError", "least must be a share of the data in [0, 1), found 2"),
         ("components that must stay", "fitted.prune(x)", "TypeError", "GaussianMixture cannot be pruned | truncation", True),
+        ("an array for a fit", "sequences.most_probable_path(x, x)", "TypeError", "fit is of type ndarray | expected what vmix.fit(...)"),
+        ("no counts to score", "topics.perplexity(fitted, x, seed=0)", "ValueError", "data[0] has | negative | expected counts 0, 1, 2"),
+        ("a report without a name", "fitted.report(3, x)", "TypeError", "path is 3 | the path of an HTML file"),
         ("a report of nothing", "fitted.report(folder / 'r.html')", "TypeError", "report needs the data | fit.report(path, x)"),
         ("no data to diagnose", "vmix.diagnose(fitted)", "TypeError", "diagnose needs the data | vmix.diagnose(fit, x)"),
     ),
@@ -358,6 +377,8 @@ CASES = [
         "Files",
         ("a folder that is not there", "vmix.load(folder / 'none')", "FileNotFoundError", "none is not there | folder written by"),
         ("a file in place of a folder", "vmix.load(folder / 'notes.txt')", "FileNotFoundError", "notes.txt is a file | folder written"),
+        ("no path", "vmix.load(None)", "TypeError", "folder is None | expected the path of a folder"),
+        ("no path of a network", "compose.load(3)", "TypeError", "folder is 3 | expected the path of a folder"),
         ("an empty folder", "vmix.load(folder / 'empty')", "CheckpointCorrupt", "manifest.json: is missing | from a copy"),
         ("a file cut short", "vmix.load(shortened())", "CheckpointCorrupt", "safetensors: has | bytes; expected | from a copy"),
         ("a flipped bit", "vmix.load(flipped())", "CheckpointCorrupt", "SHA-256 differs | bytes that were saved | from a copy"),
@@ -379,6 +400,21 @@ CASES = [
         ("not connected", "compose.Network(compose.GMM(2))", "GraphError", "gmm is not connected | gmm.connect(...)"),
         ("rows that differ", "compose.MLDA(2, [1, 1]).connect(compose.Observation(counts), compose.Observation(counts[:3]))", "GraphError", "mlda joins | obs has 40, obs has 3 | the same rows"),
         ("unknown messages", "compose.Network(compose.Observation(x), messages='sum')", "ValueError", 'messages must be "cavity" or "serket"'),
+    ),
+    *_cases(
+        "Images, pictures and distributions",
+        ("images in two dimensions", "distortion.straightened(images)", "ValueError", "x has shape (5, 16, 16) | (..., 256) | x.reshape(-1, 256)"),
+        ("ink below 0", "distortion.straightened(images[0] - 2)", "ValueError", "x has pixels down to -1 | none below 0 | x - x.min()"),
+        ("images with holes", "distortion.straightened(images[0] * np.nan)", "ValueError", "x has NaN | finite pixels | drop those images"),
+        ("bytes to distort", "distortion.distorted(images[0].astype(int), strength=1.0, key=jax.random.key(0))", "TypeError", "x holds int32 | real numbers | x.astype(float)"),
+        ("a strength below 0", "distortion.distorted(images[0], strength=-1.0, key=jax.random.key(0))", "ValueError", "strength is -1.0 | at least 0"),
+        ("a seed as a key", "distortion.distorted(images[0], strength=1.0, key=0)", "TypeError", "key is 0 | jax.random.key(0)"),
+        ("rows that are no square", "distortion.straightened(counts * 1.0)", "ValueError", "x has rows of 3 pixels | square images"),
+        ("pictures of other sizes", "plots.mosaic(x, (3, 3), columns=2)", "ValueError", "images has shape (40, 2) | (n, 9) | 3 x 3 pixels"),
+        ("no columns of pictures", "plots.mosaic(x, (1, 2), columns=0)", "ValueError", "columns is 0 | at least 1"),
+        ("a row to project", "plots.pca_2d(x[0])", "ValueError", "z has shape (2,) | rows, (N, L)"),
+        ("labels of other rows", "plots.confusion_table([0, 1], [0])", "ValueError", "labels has 2, predicted has 1 | one row per datum"),
+        ("half a step", "distributions.MarkovChain(np.ones(2) / 2, np.ones((2, 2)) / 2, 2.5)", "TypeError", "num_steps is 2.5 | whole number | x.shape[1]"),
     ),
     *_cases(
         "Metrics",

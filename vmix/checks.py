@@ -92,6 +92,26 @@ def check_positive_int(value: Any, name: str) -> int:
     return number
 
 
+def check_path(path: Any, name: str, *, kind: str = "a folder") -> None:
+    """Check that this is a path.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{name} is {path!r}; expected the path of {kind}")
+
+
+def check_fit(fit: Any) -> None:
+    """Check that what a function is asked about is a fit.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if not hasattr(fit, "predict_proba"):
+        raise TypeError(f"fit is of type {type(fit).__name__}; expected what vmix.fit(...) or vmix.load(...) returned")
+
+
 def check_place(folder: Any, name: str) -> None:
     """Check that there is a folder at this path, or that one can be made there.
 
@@ -99,8 +119,7 @@ def check_place(folder: Any, name: str) -> None:
         TypeError: for what is no path.
         NotADirectoryError: where a file is in the way.
     """
-    if not isinstance(folder, str | os.PathLike):
-        raise TypeError(f"{name} is {folder!r}; expected the path of a folder")
+    check_path(folder, name)
     for place in (Path(folder), *Path(folder).parents):
         if place.is_file():
             raise NotADirectoryError(

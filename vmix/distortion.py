@@ -9,11 +9,37 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.ndimage import map_coordinates
 
+from vmix.checks import as_data
+
 # at strength 1: pixels of 28, radians, log factor, slope
 _SHIFT, _TURN, _SCALE, _SHEAR = 2.0 / 28.0, 0.2, 0.15, 0.2
+
+
+def _seen(x: Array, *, mass: bool = False) -> Array:
+    """Images as an array, checked where their values are known: inside of compiled code the caller has done it."""
+    if isinstance(x, jax.core.Tracer):
+        return x
+    found = as_data(x, name="x", allow_missing=True)
+    if found.dtype == np.float32 and np.isnan(found).any():
+        raise ValueError("x has NaN; expected finite pixels: fill in what is missing, or drop those images")
+    if found.ndim > 2 and found.shape[-1] == found.shape[-2]:
+        pixels = found.shape[-1] ** 2
+        raise ValueError(
+            f"x has shape {found.shape}, which are images in two dimensions; expected (..., {pixels}), a row of pixels "
+            f"each: x.reshape(-1, {pixels}), or x.reshape(-1, {found.shape[-1]}) if each row is an image of its own"
+        )
+    if mass and found.min() < 0:
+        raise ValueError(
+            f"x has pixels down to {found.min():g}; expected none below 0, since ink counts as mass: give x - x.min()"
+        )
+    if found.dtype != np.float32:
+        raise TypeError(f"x holds {found.dtype}; expected real numbers, between which is interpolated: x.astype(float)")
+    side_of(found.shape[-1], "x")
+    return jnp.asarray(found)
 
 
 def side_of(width: int, name: str) -> int:
@@ -40,12 +66,18 @@ def distorted(x: Array, *, strength: float, key: Array) -> Array:
         The shape of `x`; what comes in from outside is 0.
 
     Raises:
-        ValueError: for rows that are no square images.
+        TypeError: for whole numbers, or a key that is none.
+        ValueError: for rows that are no square images, or a strength below 0.
 
     Example:
         >>> distorted(jnp.zeros((1, 16)), strength=1.0, key=jax.random.key(0)).shape
         (1, 16)
     """
+    if not strength >= 0:
+        raise ValueError(f"strength is {strength}; expected a number of at least 0")
+    if not isinstance(key, Array):
+        raise TypeError(f"key is {key!r}; expected a key of JAX: jax.random.key(0)")
+    x = _seen(x)
     side = side_of(x.shape[-1], "x")
     images = x.reshape(-1, side, side)
     draws = strength * jax.random.uniform(key, (images.shape[0], 6), minval=-1.0, maxval=1.0)
@@ -73,12 +105,14 @@ def straightened(x: Array) -> Array:
         The shape of `x`; an empty image, or one of a single row, is not sheared.
 
     Raises:
-        ValueError: for rows that are no square images.
+        TypeError: for whole numbers.
+        ValueError: for rows that are no square images, or pixels below 0.
 
     Example:
         >>> straightened(jnp.eye(9).reshape(1, 81)).reshape(9, 9).sum(0).argmax().item()
         4
     """
+    x = _seen(x, mass=True)
     side = side_of(x.shape[-1], "x")
     images = x.reshape(-1, side, side)
     offsets = jnp.arange(side) - (side - 1) / 2

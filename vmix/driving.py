@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -147,7 +147,7 @@ class Run:
 
     def _refuse_memory(self, error: Exception, states: Any, infos: list[Info], done: int) -> None:
         """Where memory ran out, keep the state before it and say what to do; of another error say nothing."""
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+        if not ran_out_of_memory(error):
             return
         kept = ""
         if self.keeper is not None:
@@ -155,8 +155,7 @@ class Run:
                 self.keep(states, infos, done)
             kept = f"; what was learnt until then is kept in {str(self.keeper.folder)!r}"
         raise MemoryError(
-            f"memory ran out at {self.engine.step_name} {done}{kept}; give {self.engine.name} a smaller batch_size= "
-            'where it takes one, fewer restarts or chains, or data on disk (np.load(file, mmap_mode="r"))'
+            f"memory ran out at {self.engine.step_name} {done}{kept}; {less_memory(self.engine)}"
         ) from error
 
     def _nan_restarts(self) -> tuple[Restart, ...]:
@@ -252,6 +251,37 @@ class Run:
                 ConvergenceWarning,
                 stacklevel=4,
             )
+
+
+def ran_out_of_memory(error: Exception) -> bool:
+    """Whether an error is one of memory: XLA says so on accelerators by a status, on CPUs in the text of another."""
+    said = ("RESOURCE_EXHAUSTED", "Out of memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
+
+
+def less_memory(engine: Engine) -> str:
+    """The way out where memory does not suffice."""
+    return (
+        f"give {engine.name} a smaller batch_size= where it takes one, fewer restarts or chains, or data on disk "
+        '(np.load(file, mmap_mode="r"))'
+    )
+
+
+@contextmanager
+def telling_of_memory(engine: Engine, folder: Any) -> Iterator[None]:
+    """Before the first step: where memory runs out, say what to do and that the folder's state stands.
+
+    Raises:
+        MemoryError: in place of the error of the device.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        kept = "" if folder is None else f"; what {str(folder)!r} held before is as it was"
+        name = engine.step_name
+        raise MemoryError(f"memory ran out before the first {name}{kept}; {less_memory(engine)}") from error
 
 
 def culprit(plan: Plan, start: Start, data: Data) -> str | None:

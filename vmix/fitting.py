@@ -32,7 +32,7 @@ from vmix.door import (
     join_messages,
     prepare,
 )
-from vmix.driving import ConvergenceWarning, FitError, Run, joined, stacked
+from vmix.driving import ConvergenceWarning, FitError, Run, joined, stacked, telling_of_memory
 from vmix.engine import Data, Engine, Info, Start
 from vmix.enumeration import local_terms
 from vmix.history import History
@@ -132,24 +132,26 @@ def fit(
                 factors = (observed, messages, missing)
                 keeper.belongs_to(_identity(program, arrays, sites, engine, init, seed, factors))
 
-        task = prepare_task(
-            program,
-            data,
-            engine,
-            seed,
-            init=init,
-            observed=observed,
-            messages=messages,
-            missing=missing,
-            mesh=mesh,
-            look=look,
-        )
+        with telling_of_memory(engine, checkpoint):
+            task = prepare_task(
+                program,
+                data,
+                engine,
+                seed,
+                init=init,
+                observed=observed,
+                messages=messages,
+                missing=missing,
+                mesh=mesh,
+                look=look,
+            )
         plan, held = task.plan, task.data
         check_on_nan(on_nan, plan, engine)
         if keeper is not None:
             keeper.belongs_to({**keeper.identity, "log density": density_digest(plan)})
         kept = None if keeper is None else keeper.found(_like(task, engine, seed))
-        states, stages = (kept.states, kept.stages) if kept else begin(task, engine, init, seed, progress, keeper)
+        with telling_of_memory(engine, checkpoint):
+            states, stages = (kept.states, kept.stages) if kept else begin(task, engine, init, seed, progress, keeper)
 
         def finish(states: Any, history: History) -> Fit:
             return _finish(plan, engine, states, history, stages, seed=seed, seconds=time.perf_counter() - began)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 
 import jax
@@ -19,7 +19,7 @@ from vmix.merging import price_of_a_component
 from vmix.mixture_climb import Climbed, climb
 from vmix.plan import Plan
 from vmix.program import ProgramError
-from vmix.recipe import SILENT, Recipe, Stage, Watch
+from vmix.recipe import SILENT, Reached, Recipe, Stage, Watch
 from vmix.split_merge import split_merge_proposals
 
 MIXTURE_ROWS = 20_000
@@ -42,7 +42,7 @@ def fit_mixture(
         starts: one for each encoder.
         recipe: the recipe.
         key: randomness.
-        watch: told of each start as it goes.
+        watch: told of each start as it goes, and asked for those that were made before.
 
     Returns:
         The first encoder with its components, and what the stage did.
@@ -50,26 +50,57 @@ def fit_mixture(
     Raises:
         ProgramError: for several encoders of latents whose density does not compress.
     """
-    began = time.perf_counter()
-    found, moves = search(plan, data, starts, recipe, key=key, watch=watch)
-    order = sorted(range(len(found)), key=lambda i: -found[i].value)
-    best = found[order[0]]
-    chosen = {name: value[0] for name, value in best.globals.items()}
-    sweeps = _length(plan, recipe)[1]
-    note = f"{len(found)} start(s), {sweeps} sweeps; objectives " + ", ".join(f"{found[i].value:.4f}" for i in order)
-    if any(moves):
-        note += "; splits and merges taken " + ", ".join(str(moves[i]) for i in order)
-    stage = Stage(_stage(plan, recipe), time.perf_counter() - began, [best.value], note)
+    restarts, sweeps = _length(plan, recipe)
+    # the best, the objectives, the moves taken
+    fresh = (starts[0].globals, jnp.full(restarts, -jnp.inf), jnp.zeros(restarts, jnp.int32))
+    reached = (watch.recall(watch.place, fresh) if _searches(plan) else None) or Reached(fresh, 0, [], 0.0)
+    began = time.perf_counter() - reached.seconds
+    try:
+        for run, taken in search(plan, data, starts, recipe, key=key, first=reached.done):
+            reached = _with(reached, run, taken, seconds=time.perf_counter() - began)
+            if _searches(plan):
+                watch.report(_stage(plan, recipe), reached.done, restarts, float(reached.values[1].max()))
+                watch.retain(watch.place, reached)
+    except KeyboardInterrupt:
+        if _searches(plan) and reached.done:
+            watch.retain(watch.place, reached, at_once=True)
+        raise
+    chosen, values, moves = reached.values
+    order = sorted(range(restarts), key=lambda i: -float(values[i]))
+    note = f"{restarts} start(s), {sweeps} sweeps; objectives " + ", ".join(f"{float(values[i]):.4f}" for i in order)
+    if any(moves.tolist()):
+        note += "; splits and merges taken " + ", ".join(str(int(moves[i])) for i in order)
+    stage = Stage(_stage(plan, recipe), reached.seconds, [float(values.max())], note)
     return Start(chosen, starts[0].params), stage
 
 
+def _with(reached: Reached, run: Climbed, taken: int, *, seconds: float) -> Reached:
+    """What has been reached after another start of the mixture: the best globals, and all objectives and moves."""
+    best, values, moves = reached.values
+    i = reached.done
+    if not i or run.value > float(values.max()):
+        best = {name: value[0] for name, value in run.globals.items()}
+    return Reached((best, values.at[i].set(run.value), moves.at[i].set(taken)), i + 1, [], seconds)
+
+
 def search(
-    plan: Plan, data: Data, starts: list[Start], recipe: Recipe, *, key: Array, watch: Watch = SILENT
-) -> tuple[list[Climbed], list[int]]:
-    """Where each start of the mixture comes to, and how many splits with merges it took; arguments as `fit_mixture`.
+    plan: Plan, data: Data, starts: list[Start], recipe: Recipe, *, key: Array, first: int = 0
+) -> Iterator[tuple[Climbed, int]]:
+    """Where each start of the mixture comes to, and how many splits with merges it took, one after another.
 
     Where the number of clusters is asked of the evidence, each in use has its price taken off the objective.
+
+    Args:
+        plan: as for `fit_mixture`.
+        data: as for `fit_mixture`.
+        starts: as for `fit_mixture`.
+        recipe: as for `fit_mixture`.
+        key: randomness.
+        first: how many starts to leave out, that were made before.
     """
+    restarts, sweeps = _length(plan, recipe)
+    if first == restarts:
+        return
     views = [(start, copy) for start in starts for copy in range(recipe.copies + 1)]
     if len(views) > 1 and not set(plan.latents) & set(plan.frames):
         name = plan.latents[0]
@@ -79,24 +110,18 @@ def search(
         )
     searches = _searches(plan)
     once = not searches and not plan.per_datum
-    restarts, sweeps = _length(plan, recipe)
     batches = [mixture_batch(plan, data, s, key=key, copy=copy, distort=recipe.distort) for s, copy in views]
     seen = stacked([View(s, dict(b.latents), dict(b.known or {})) for (s, _), b in zip(views, batches, strict=True)])
     price = price_of_a_component(features_of(plan, seen, batches[0])) if recipe.clusters == "evidence" else 0.0
-    found, moves = [], []
-    for i, k in enumerate(jax.random.split(jax.random.fold_in(key, 1), restarts)):
-        first, spread = _first(plan, recipe.clusters, once)(k, seen, batches[0])
+    for k in jax.random.split(jax.random.fold_in(key, 1), restarts)[first:]:
+        shares, spread = _first(plan, recipe.clusters, once)(k, seen, batches[0])
         climb = partial(_climber(plan, recipe.copies + 1, once), seen, batches[0], spread)
-        run, taken = climb(first, sweeps, recipe.mixture_beta if searches else 1.0), 0
+        run, taken = climb(shares, sweeps, recipe.mixture_beta if searches else 1.0), 0
         if searches and recipe.mixture_moves and can_move(plan):
             propose = partial(_proposer(plan), seen, batches[0])
             run, taken = improve(run, climb, propose, moves=recipe.mixture_moves, sweeps=sweeps, key=k)
         used = jnp.unique(jnp.argmax(run.shares, 1)).size if price else 0
-        found.append(run._replace(objective=run.objective - price * used))
-        moves.append(taken)
-        if searches:
-            watch.report(_stage(plan, recipe), i + 1, restarts, max(r.value for r in found))
-    return found, moves
+        yield run._replace(objective=run.objective - price * used), taken
 
 
 def _searches(plan: Plan) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vmix.checks import check_fit, check_positive_int, check_same_length
 from vmix.steps import as_rows
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def pca_2d(z: np.ndarray) -> np.ndarray:
         array([-2.,  0.,  2.])
     """
     z = np.asarray(z, dtype=np.float64)
+    if z.ndim != 2:
+        raise ValueError(f"z has shape {z.shape}; expected rows, (N, L): give z.reshape(len(z), -1)")
     known = np.isfinite(z)
     means = np.where(known, z, 0.0).sum(0) / np.maximum(known.sum(0), 1)
     centred = np.where(known, z - means, 0.0)
@@ -81,6 +84,10 @@ def mosaic(images: np.ndarray, shape: tuple[int, int], *, columns: int) -> np.nd
         One picture, shape (rows * (height + 1) - 1, columns * (width + 1) - 1), NaN where there is no image.
     """
     height, width = shape
+    check_positive_int(columns, "columns")
+    if np.size(images) != len(images) * height * width:
+        found, pixels = np.shape(images), height * width
+        raise ValueError(f"images has shape {found}; expected (n, {pixels}), {height} x {width} pixels in each row")
     rows = -(-len(images) // columns)
     picture = np.full((rows * (height + 1), columns * (width + 1)), np.nan)
     for index, image in enumerate(images):
@@ -242,6 +249,7 @@ def summarise(fit: Fit, data: np.ndarray) -> Summary:
     Returns:
         The `Summary` of the fit on these rows.
     """
+    check_fit(fit)
     fit, data, _ = as_rows(fit, data)
     predicted = shares = None
     if fit.num_components is not None:
@@ -278,6 +286,7 @@ def confusion_table(labels: np.ndarray, predicted: np.ndarray) -> ConfusionTable
     """
     from scipy.optimize import linear_sum_assignment
 
+    check_same_length([labels, predicted], ["labels", "predicted"])
     names, rows = np.unique(labels, return_inverse=True)
     components, columns = np.unique(predicted, return_inverse=True)
     counts = np.zeros((len(names), len(components)), dtype=np.int64)

@@ -66,7 +66,18 @@ def _refuse_extremes(std: np.ndarray) -> None:
 
 
 def settle(model: Record, **values: Any) -> Record:
-    """A copy of a frozen record in which fields that are None take these values."""
+    """A copy of a frozen record in which fields that are None take these values.
+
+    Raises:
+        ValueError: where a location or scale was given for another number of columns.
+    """
+    for name, value in values.items():
+        given = getattr(model, name)
+        if name in DataScale._fields and given is not None and len(given) != len(value):
+            raise ValueError(
+                f"{type(model).__name__}({name}=) has {len(given)} values, but x has {len(value)} columns: give one "
+                "for each column, or None to take them from the data"
+            )
     return replace(model, **{name: value for name, value in values.items() if getattr(model, name) is None})  # type: ignore[type-var]
 
 

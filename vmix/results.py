@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmix import checkpoint
+from vmix.checks import check_path
 from vmix.engine import Engine, Start
 from vmix.environment import describe_environment
 from vmix.explaining import Explanation, explain_plan
@@ -257,6 +258,7 @@ class Fit:
         from vmix.report import compute_metrics, write_report
         from vmix.steps import bound
 
+        check_path(path, "path", kind="an HTML file")
         given = None if labels is None else np.asarray(labels)
         if not data:
             raise TypeError("report needs the data that the fit is shown on: fit.report(path, x)")
@@ -282,6 +284,7 @@ def load(folder: str | Path, *, program: Any = None) -> Fit:
         vmix.checkpoint.CheckpointCorrupt: if a file was damaged.
         ValueError: if the program is not installed and not given, or if the folder holds no fit.
     """
+    check_path(folder, "folder")
     folder = Path(folder)
     folder = folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder
     tree, config = checkpoint.load(folder)

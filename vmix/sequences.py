@@ -17,7 +17,7 @@ import numpyro.distributions as dist
 from jax import Array
 from numpyro import handlers
 
-from vmix.checks import check_positive_int, check_seed
+from vmix.checks import check_fit, check_positive_int, check_seed
 from vmix.distributions import MarkovChain, StructuredDiscrete
 from vmix.enumeration import has_steps
 from vmix.families import unwrap
@@ -53,7 +53,7 @@ def smooth(fit: Fit, *data: ArrayLike) -> np.ndarray:
     Raises:
         ProgramError: if the program has no structured discrete site.
     """
-    _check_structured(fit._plan)
+    _check_structured(fit)
     return fit.predict_proba(*data)
 
 
@@ -120,7 +120,7 @@ def forecast(fit: Fit, *data: ArrayLike, steps: int, seed: int | None = None) ->
             depends on inputs that are not known beyond the last step.
     """
     check_positive_int(steps, "steps")
-    _check_structured(fit._plan)
+    _check_structured(fit)
     _check_stationary(fit._predictor)
     probabilities, mean = _by_rows(fit, lambda plan: _ahead(plan, steps), data, None)
     draw = None
@@ -132,7 +132,7 @@ def forecast(fit: Fit, *data: ArrayLike, steps: int, seed: int | None = None) ->
 
 def _by_rows(fit: Fit, make: Callable[[Plan], Callable], data: tuple, key: Array | None) -> Any:
     """Apply a jitted function of (globals, params, rows), and of a key if given, chunk by chunk and join the rows."""
-    _check_structured(fit._plan)
+    _check_structured(fit)
     predictor = fit._predictor
     arrays = predictor._check(data)
     twin = predictor._of_length(arrays)
@@ -145,7 +145,9 @@ def _by_rows(fit: Fit, make: Callable[[Plan], Callable], data: tuple, key: Array
     return jax.tree.map(lambda *pieces: np.concatenate(pieces), *parts)
 
 
-def _check_structured(plan: Plan) -> None:
+def _check_structured(fit: Fit) -> None:
+    check_fit(fit)
+    plan = fit._plan
     if plan.layout.num_steps is None:
         raise ProgramError(
             f"program {plan.program.name} has no structured discrete site (a hidden MarkovChain), so its data are not "

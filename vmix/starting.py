@@ -113,7 +113,7 @@ def _fit_mixture_once(
     place = watch.at("mixture").place
     reached = watch.recall(place, starts[0].globals)
     if reached is None:
-        start, stage = fit_mixture(plan, data, starts, recipe, key=key, watch=watch)
+        start, stage = fit_mixture(plan, data, starts, recipe, key=key, watch=watch.at("mixture's starts"))
         reached = Reached(start.globals, 1, stage.objective, stage.seconds, stage.note)
         watch.retain(place, reached, at_once=True)
     stage = Stage(MIXTURE_ON_CODES, reached.seconds, reached.objective, reached.note)

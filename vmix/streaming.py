@@ -33,10 +33,9 @@ def is_streamed(arrays: tuple) -> bool:
 def sample_rows(arrays: tuple, labels: Mapping[str, Array] | None, *, seed: int) -> Data:
     """A random sample of rows, in memory."""
     num_rows = arrays[0].shape[0]
-    index = np.arange(num_rows)
-    if num_rows > SAMPLE_ROWS:
-        index = np.sort(np.random.default_rng(seed).choice(num_rows, SAMPLE_ROWS, replace=False))
-    return _load(arrays, labels, index)
+    if num_rows <= SAMPLE_ROWS:
+        return _load(arrays, labels, slice(None))
+    return _load(arrays, labels, np.sort(np.random.default_rng(seed).choice(num_rows, SAMPLE_ROWS, replace=False)))
 
 
 class _Sweeps(Protocol):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmix.checks import as_data, check_counts, check_fit, check_seed
 from vmix.program import ProgramError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def word_probs(fit: Fit, *data: ArrayLike) -> dict[str, np.ndarray]:
     Raises:
         ProgramError: if the program has no such site.
     """
+    check_fit(fit)
     found = fit._predictor.word_probs(*data)
     if not found:
         raise ProgramError(f"program {fit.model_name} has no topic counts, so there are no words to predict")
@@ -53,11 +55,18 @@ def perplexity(fit: Fit, *data: ArrayLike, seed: int) -> dict[str, Perplexity]:
     Returns:
         Site to perplexity; a token that the fit thinks impossible gives infinity.
 
+    Raises:
+        ValueError: for data that are no counts.
+        ProgramError: if the program has no such site.
+
     Source:
         Wallach, Murray, Salakhutdinov and Mimno (2009), section 4.1.
     """
-    generator = np.random.default_rng(seed)
-    arrays = [np.asarray(array) for array in data]
+    check_fit(fit)
+    generator = np.random.default_rng(check_seed(seed))
+    arrays = [as_data(array, name=f"data[{i}]") for i, array in enumerate(data)]
+    for i, array in enumerate(arrays):
+        check_counts(array, f"data[{i}]")
     shown = [generator.binomial(array.astype(np.int64), 0.5).astype(array.dtype) for array in arrays]
     probs = word_probs(fit, *shown)
     scores = {}

@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 import pytest
 
 import vmix
-from vmix import checkpoint, driving
+from vmix import checkpoint, driving, fitting
 from vmix.checkpoint import CheckpointCorrupt
 from vmix.inference import EM, SVI, Gibbs
 from vmix.models import VAE, GaussianMixture
@@ -159,6 +159,9 @@ def test_a_full_disk_is_told_and_the_fit_goes_on(tmp_path, monkeypatch):
     assert config["done"] == 0 and tree["info"] is None
 
 
+ON_CPUS = "INTERNAL: Error dispatching computation: Out of memory allocating 312024120 bytes."
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize(
     "error",
@@ -170,7 +173,7 @@ def test_memory_that_runs_out_leaves_the_state_before_and_says_what_to_do(alone,
     def full(*given):
         calls.append(given)
         if len(calls) == 3:
-            raise error("RESOURCE_EXHAUSTED: Out of memory allocating 4398046511104 bytes.")
+            raise error(ON_CPUS if error is jax.errors.JaxRuntimeError else "RESOURCE_EXHAUSTED: Out of memory.")
         return look(*given)
 
     with monkeypatch.context() as patch:
@@ -179,6 +182,19 @@ def test_memory_that_runs_out_leaves_the_state_before_and_says_what_to_do(alone,
             vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path, checkpoint_every=1e9)
     assert checkpoint.load_config(tmp_path)["done"] > 0
     assert_same_bits(vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path), alone)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("place", ["prepare_task", "begin"])
+def test_memory_that_runs_out_before_the_first_step_leaves_the_folder_as_it_was(tmp_path, monkeypatch, place):
+    def full(*_, **__):
+        raise jax.errors.JaxRuntimeError(ON_CPUS)
+
+    monkeypatch.setattr(fitting, place, full)
+    told = f"ran out before the first sweep; what '{tmp_path}' held before is as it was; give EM a smaller"
+    with pytest.raises(MemoryError, match=told):
+        vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.faults

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from vmix import checkpoint
+from vmix.checks import check_path
 from vmix.compose.autoencoder import VAE
 from vmix.compose.markov import MM
 from vmix.compose.mixture import GMM
@@ -62,6 +63,7 @@ def load(folder: Any, *, programs: Mapping[str, ProgramModule] | None = None) ->
         ValueError: for a folder that holds something else.
         GraphError: for a module with a program that is not given, or another one.
     """
+    check_path(folder, "folder")
     tree, config = checkpoint.load(folder)
     if "network" not in config:
         raise ValueError(f"{folder} holds no network of modules; a fit is loaded with vmix.load(folder)")

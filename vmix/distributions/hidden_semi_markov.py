@@ -18,6 +18,7 @@ from vmix.distributions.parameters import (
     broadcast,
     check_mask_shape,
     check_mask_values,
+    check_num_steps,
     check_rows,
     inward,
     outward,
@@ -99,8 +100,7 @@ class HiddenSemiMarkov(StructuredDiscrete):
         super().__init__(batch, (num_steps,), validate_args=validate_args)
 
     def _check_shapes(self) -> None:
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps is {self.num_steps}; a semi-Markov chain has at least one step")
+        check_num_steps(self.num_steps, "a semi-Markov chain")
         if self.initial_probs.ndim == 0 or self.initial_probs.shape[-1] < 2:
             raise ValueError(
                 f"initial_probs has shape {self.initial_probs.shape}; it needs (*batch, K), one probability a state, "

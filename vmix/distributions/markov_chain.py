@@ -13,6 +13,7 @@ from vmix.distributions.parameters import (
     broadcast,
     check_mask_shape,
     check_mask_values,
+    check_num_steps,
     check_rows,
     inward,
     outward,
@@ -96,8 +97,7 @@ class MarkovChain(StructuredDiscrete):
     def _check_shapes(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"method is {self.method!r}; choose one of {', '.join(map(repr, METHODS))}")
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps is {self.num_steps}; a Markov chain has at least one step")
+        check_num_steps(self.num_steps, "a Markov chain")
         if self.initial_probs.ndim == 0:
             raise ValueError("initial_probs is a scalar; it needs shape (*batch, K), one probability a state")
         num_states = self.initial_probs.shape[-1]

@@ -30,6 +30,19 @@ def outward(array: jax.Array, batch: tuple[int, ...]) -> jax.Array:
     return jnp.moveaxis(array, -1, 0).reshape(batch + array.shape[:-1])
 
 
+def check_num_steps(num_steps: object, name: str) -> None:
+    """Refuse what is no number of steps.
+
+    Raises:
+        TypeError: for no whole number.
+        ValueError: for less than one.
+    """
+    if not isinstance(num_steps, int | np.integer):
+        raise TypeError(f"num_steps is {num_steps!r}; expected a whole number such as x.shape[1]")
+    if num_steps < 1:
+        raise ValueError(f"num_steps is {num_steps}; {name} has at least one step")
+
+
 def check_mask_shape(mask: jax.Array | None, num_steps: int) -> None:
     """Refuse a mask that is not `(*batch, T)` Booleans."""
     if mask is not None and (mask.dtype != bool or mask.shape[-1:] != (num_steps,)):
