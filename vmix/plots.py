@@ -3,7 +3,7 @@
 Colours are those of Okabe and Ito (2008), black replaced by grey so that they also read on a dark page, and viridis;
 from the ninth group on the colours come again with another marker. Nothing here shows, saves or keeps a figure open.
 """
-# Longer than 250 lines because each picture is a function that users call by itself, with its docstring.
+# Length: each picture is a function that users call by itself, with its docstring.
 
 from __future__ import annotations
 
