@@ -30,6 +30,8 @@ SPOKEN = {
     "unlicense": "Unlicense",
     "zlib": "Zlib",
 }
+# Packages that say it in their licence file alone, with what that file is.
+IN_A_FILE = {"axe-playwright-python": "MIT"}  # axe-core inside of it is MPL-2.0
 _NO_NAMES = {"OSI Approved", "DFSG approved"}
 _EXCEPTIONS = re.compile(r"\s+WITH\s+(LLVM-exception|GCC-exception-3\.1)", re.I)
 
@@ -41,6 +43,8 @@ def licences(found: Distribution) -> set[str]:
         parts = re.split(r"\s+AND\s+", _EXCEPTIONS.sub("", expression).replace("(", "").replace(")", ""), flags=re.I)
         return {_first_allowed(re.split(r"\s+OR\s+", part, flags=re.I)) for part in parts}
     told = [c.split(" :: ")[-1] for c in found.metadata.get_all("Classifier", []) if c.startswith("License :: ")]
+    if canonicalize_name(str(found.metadata["Name"])) in IN_A_FILE and found.metadata["License-File"]:
+        return {IN_A_FILE[canonicalize_name(str(found.metadata["Name"]))]}
     told = [text for text in told if text not in _NO_NAMES] or [(found.metadata["License"] or "none").split("\n")[0]]
     return {next((spdx for word, spdx in SPOKEN.items() if word in text.lower()), text) for text in told}
 

@@ -31,7 +31,9 @@ def scalars(folder):
     for event in events(folder):
         for value in event.summary.value:
             if value.HasField("simple_value"):
-                found.setdefault(value.tag, {})[event.step] = value.simple_value
+                trace = found.setdefault(value.tag, {})
+                assert event.step not in trace
+                trace[event.step] = value.simple_value
     return found
 
 
