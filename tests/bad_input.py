@@ -410,7 +410,7 @@ CASES = [
         ("a strength below 0", "distortion.distorted(images[0], strength=-1.0, key=jax.random.key(0))", "ValueError", "strength is -1.0 | at least 0"),
         ("a seed as a key", "distortion.distorted(images[0], strength=1.0, key=0)", "TypeError", "key is 0 | jax.random.key(0)"),
         ("rows that are no square", "distortion.straightened(counts * 1.0)", "ValueError", "x has rows of 3 pixels | square images"),
-        ("pictures of other sizes", "plots.mosaic(x, (3, 3), columns=2)", "ValueError", "images has shape (40, 2) | (n, 9) | 3 x 3 pixels"),
+        ("pictures of other sizes", "plots.mosaic(x, (3, 3), columns=2)", "ValueError", "images has shape (40, 2) | (n, 9), pixels of (3, 3)"),
         ("no columns of pictures", "plots.mosaic(x, (1, 2), columns=0)", "ValueError", "columns is 0 | at least 1"),
         ("a row to project", "plots.pca_2d(x[0])", "ValueError", "z has shape (2,) | rows, (N, L)"),
         ("labels of other rows", "plots.confusion_table([0, 1], [0])", "ValueError", "labels has 2, predicted has 1 | one row per datum"),

@@ -35,6 +35,7 @@ MAX_CHUNK = 64
 JUDGE_EVERY = 16
 _CORNERS = ("Dirichlet", "Beta")
 SIDE_BY_SIDE = 4_000_000
+_LOOKED_AT = 20_000
 
 
 class FitError(FloatingPointError):
@@ -238,6 +239,8 @@ class Run:
         if finite.all(1).any():
             return
         step = done + int(np.argmin(finite[0]))
+        if step > done and self.stream is None:  # once more, to the state whose objective it was
+            states, _ = self.chunk(states, self.data, self.schedule(done), step - done)
         before, after = (self.engine.estimate_of(self.plan, jax.tree.map(lambda a: a[0], s)) for s in (states, new))
         with numpyro.validation_enabled(False):  # NumPyro would refuse the parameter that is to be named
             reason = culprit(self.plan, before, self.data) or lost(after)
@@ -286,31 +289,50 @@ def telling_of_memory(engine: Engine, folder: Any) -> Iterator[None]:
 
 def culprit(plan: Plan, start: Start, data: Data) -> str | None:
     """Which site's log density is not finite at the last good state, in words; None where all are."""
-    size = min(data.num_rows, 2_000) if not plan.per_datum else data.num_rows
-    args = tuple(a[:size] for a in data.args)
-    latents, _ = guide_factors(plan, start.params, args, key=jax.random.key(0))  # any key: a diagnosis
     bad_global = [name for name, value in start.globals.items() if not bool(jnp.isfinite(value).all())]
     if bad_global:
         named = ", ".join(repr(name) for name in bad_global)
         return f"the values of {named} are not finite: lower the learning rate, or give other starting values (init=)"
+    size = data.num_rows if plan.per_datum else min(data.num_rows, _LOOKED_AT)
+    sites = _sites_of(plan, start, tuple(a[:size] for a in data.args))
     for name in plan.globals:
-        at = model_sites(plan, start.globals, latents, start.params, args)[name]
+        at = sites[name]
         if not bool(jnp.isfinite(at["fn"].log_prob(at["value"])).all()) and plan.sites[name].family in _CORNERS:
             instead = 'EM(per_datum="mean-field")' if name in plan.per_datum else 'EM(estimate="ml")'
             return (
                 f"site {name!r} has reached the edge of its support, where its prior density is not finite, so there "
                 f"is no mode: raise its concentration, or use Gibbs(), SVI() or {instead}"
             )
-    for name, site in model_sites(plan, start.globals, latents, start.params, args).items():
-        log_prob = np.asarray(site["fn"].log_prob(site["value"]))
-        hard = plan.sites[name].role not in (GLOBAL, DISCRETE) and np.isneginf(log_prob).all()
-        if np.isnan(log_prob).any() or hard:
-            rows = np.unique(np.argwhere(~np.isfinite(log_prob))[:, -1])[:5].tolist() if log_prob.ndim else []
-            return (
-                f"site {name!r} has a log density that is not finite (rows {rows}); check its data and scale, or lower "
-                "the learning rate"
-            )
+    for first in range(0, data.num_rows, size):
+        if first:
+            sites = _sites_of(plan, start, tuple(a[first : first + size] for a in data.args))
+        for name, site in sites.items():
+            bad = _not_finite(plan, name, np.asarray(site["fn"].log_prob(site["value"])))
+            if bad is not None:
+                shown = [first + row for row in bad[:5]]
+                rows = f" (rows {shown}{', and more' if len(bad) > 5 else ''})" if shown else ""
+                return (
+                    f"site {name!r} has a log density that is not finite{rows}; check its data and scale, or lower the "
+                    "learning rate"
+                )
     return None
+
+
+def _sites_of(plan: Plan, start: Start, args: tuple) -> dict[str, Any]:
+    latents, _ = guide_factors(plan, start.params, args, key=jax.random.key(0))  # any key: a diagnosis
+    return model_sites(plan, start.globals, latents, start.params, args)
+
+
+def _not_finite(plan: Plan, name: str, log_prob: np.ndarray) -> list[int] | None:
+    """Rows where a site's log density is NaN, or minus infinity whatever the discrete sites are; None without any."""
+    dim = plan.layout.data_dim
+    if plan.sites[name].role == GLOBAL or dim is None or log_prob.ndim < -dim:
+        return [] if np.isnan(log_prob).any() else None
+    by_row = np.moveaxis(log_prob, dim, 0).reshape(log_prob.shape[dim], -1)
+    bad = np.isnan(by_row).any(1)
+    if plan.sites[name].role != DISCRETE:
+        bad |= np.isneginf(by_row).all(1)
+    return np.flatnonzero(bad).tolist() if bad.any() else None
 
 
 def lost(start: Start) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vmix.checks import check_fit, check_positive_int, check_same_length
+from vmix.checks import check_positive_int, check_same_length
 from vmix.steps import as_rows
 
 if TYPE_CHECKING:
@@ -84,11 +84,9 @@ def mosaic(images: np.ndarray, shape: tuple[int, int], *, columns: int) -> np.nd
         One picture, shape (rows * (height + 1) - 1, columns * (width + 1) - 1), NaN where there is no image.
     """
     height, width = shape
-    check_positive_int(columns, "columns")
     if np.size(images) != len(images) * height * width:
-        found, pixels = np.shape(images), height * width
-        raise ValueError(f"images has shape {found}; expected (n, {pixels}), {height} x {width} pixels in each row")
-    rows = -(-len(images) // columns)
+        raise ValueError(f"images has shape {np.shape(images)}; expected (n, {height * width}), pixels of {shape}")
+    rows = -(-len(images) // check_positive_int(columns, "columns"))
     picture = np.full((rows * (height + 1), columns * (width + 1)), np.nan)
     for index, image in enumerate(images):
         top, left = index // columns * (height + 1), index % columns * (width + 1)
@@ -249,7 +247,6 @@ def summarise(fit: Fit, data: np.ndarray) -> Summary:
     Returns:
         The `Summary` of the fit on these rows.
     """
-    check_fit(fit)
     fit, data, _ = as_rows(fit, data)
     predicted = shares = None
     if fit.num_components is not None:

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import vmix
+from vmix import driving
 from vmix.fitting import FitError
 from vmix.inference import EM, SVI, Gibbs
 from vmix.models import GaussianMixture
@@ -60,6 +61,23 @@ def test_it_goes_back_to_the_last_place_and_then_to_the_start():
     broken.reach(later._replace(states=np.array([1.0, np.inf])))
     with pytest.warns(UserWarning, match="going on"):
         assert broken.back(Stopped("bad")).done == 0
+
+
+def roots(x, y):
+    """No number where m is above a row's x."""
+    m = numpyro.sample("m", dist.Normal(0.0, 10.0))
+    with numpyro.plate("data", y.shape[0]):
+        numpyro.sample("y", dist.Normal(jnp.sqrt(x - m), 1.0), obs=y)
+
+
+def test_the_site_the_step_and_the_rows_are_named_wherever_the_rows_are(monkeypatch):
+    """m climbs towards 9 and passes one row's x, in the third block of rows that are looked at, late in a chunk."""
+    monkeypatch.setattr(driving, "_LOOKED_AT", 1_000)
+    x = np.full(2_600, 10.0, np.float32)
+    x[2_500] = 5.0
+    engine = SVI(num_steps=400, optimizer=optax.sgd(0.3))
+    with pytest.raises(FitError, match=r"at step [0-9]+: site 'y' has a log density that is not finite .rows .2500.."):
+        vmix.fit(roots, x, np.ones_like(x), engine=engine, seed=0, init={"m": 0.0})
 
 
 def test_by_default_the_first_one_stops_the_fit_and_says_what_to_do():
