@@ -24,7 +24,7 @@ SERKET = {"vae_gmm/modules": (0.757, 1304), "vae_gmm_mm/modules": (0.760, 2151)}
 PUBLISHED = "published.json"
 # benchmarks of many points have tables of their own
 TABLES = {"growth": _growth_curves.section, "roofline": _roofline_counts.section}
-SMALL_IS_GOOD = ("seconds", "load", "gap", "threads")
+SMALL_IS_GOOD = ("seconds", "load", "gap", "threads", "weights_apart")
 
 
 def render(folder: Path) -> str:

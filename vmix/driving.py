@@ -35,7 +35,7 @@ MAX_CHUNK = 64
 JUDGE_EVERY = 16
 _CORNERS = ("Dirichlet", "Beta")
 SIDE_BY_SIDE = 4_000_000
-_LOOKED_AT = 20_000
+_LOOKED_AT = 4_000  # rows at a time: they are evaluated for every component
 
 
 class FitError(FloatingPointError):

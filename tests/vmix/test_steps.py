@@ -22,8 +22,10 @@ class SequenceFit:
     settings, environment, posterior, plan = {}, {}, {}, "the plan"
 
     def __init__(self):
-        sites = {"z": SimpleNamespace(shape=(5, T, L)), "w": SimpleNamespace(shape=(5, 1))}
-        self._plan = SimpleNamespace(latents=("z", "w"), sites=sites, layout=SimpleNamespace(num_steps=T))
+        shapes = {"z": (5, T, L), "w": (5, 1)}
+        sites = {n: SimpleNamespace(shape=s, role="latent", family="Normal", children=()) for n, s in shapes.items()}
+        layout = SimpleNamespace(num_steps=T, discrete=(("c", K),))
+        self._plan = SimpleNamespace(latents=("z", "w"), sites=sites, layout=layout)
 
     def predict_proba(self, x):
         weights = np.exp(x.cumsum(1))
