@@ -49,3 +49,12 @@ def test_deep_mixtures_of_low_rank_fit_under_every_engine(model, engine):
     assert np.isfinite(fit.score(IMAGES))
     u = fit.posterior["loadings"]
     assert u.shape[-3:] == (fit.num_components, 3, 1) and jnp.isfinite(u).all()
+
+
+def test_pruning_keeps_the_loadings_of_the_components_that_stay():
+    model = InfiniteVaDE(truncation=4, **SMALL)
+    globals_ = {"v": jnp.full(3, 0.5), "loc": jnp.ones((4, 3)), "precision": jnp.ones((4, 3))}
+    globals_["loadings"] = jnp.arange(12.0).reshape(4, 3, 1)
+    small, kept = model.pruned(globals_, (0, 2))
+    assert small.truncation == 2
+    np.testing.assert_array_equal(kept["loadings"], globals_["loadings"][jnp.array([0, 2])])
