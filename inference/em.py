@@ -26,7 +26,7 @@ from jax import Array
 
 from vmix.engine import Data, Info, Partial, Schedule, Start, annealing, scaled, sum_over_blocks
 from vmix.free_energy import Evaluation, evaluate
-from vmix.log_joint import Batch, Expected, gather, has_row_priors
+from vmix.log_joint import Batch, Expected, dense_children, gather, has_row_priors
 from vmix.mean_field import MEAN_FIELD, MODE, check_factors, factorise
 from vmix.options import checked
 from vmix.plan import Plan
@@ -138,14 +138,11 @@ class EM:
         if plan.names(DISCRETE) and has_row_priors(plan):
             name = plan.names(DISCRETE)[0]
             raise ProgramError(f"EM {what}: the probabilities of site {name!r} differ from datum to datum; {way_out}")
-        for name in plan.globals:
-            local = [child for child in plan.sites[name].children if plan.sites[child].is_local]
-            dense = [child for child in local if child not in plan.frames and plan.sites[child].role != DISCRETE]
-            if dense:
-                raise ProgramError(
-                    f"EM {what}: site {name!r} has the child {dense[0]!r}, whose likelihood does not compress "
-                    f"({plan.reasons.get(dense[0], 'unknown')}); {way_out}"
-                )
+        for name, child in dense_children(plan):
+            raise ProgramError(
+                f"EM {what}: site {name!r} has the child {child!r}, whose likelihood does not compress "
+                f"({plan.reasons.get(child, 'unknown')}); {way_out}"
+            )
 
     def init(self, plan: Plan, start: Start, data: Data, *, key: Array) -> EMState:
         """The first state; with minibatches, one pass gathers the statistics at the start."""

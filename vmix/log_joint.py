@@ -20,7 +20,7 @@ from vmix.assignments import Assigned, expect
 from vmix.enumeration import LocalTerms, fill_missing, local_terms
 from vmix.families import contract, unwrap
 from vmix.families_protocol import EXACT
-from vmix.program import trace_sites
+from vmix.program import DISCRETE, trace_sites
 
 if TYPE_CHECKING:
     from vmix.plan import Plan
@@ -123,6 +123,16 @@ def has_row_priors(plan: Plan) -> bool:
     batch = Batch(plan.template, latents, {}, None)
     shapes = jax.eval_shape(lambda g, p: batch_terms(plan, g, p, batch)[0].log_prior, plan.initial, plan.params)
     return shapes.shape[0] > 1
+
+
+def dense_children(plan: Plan) -> list[tuple[str, str]]:
+    """Globals with a child whose likelihood does not compress, each with the first of these children."""
+    found = []
+    for name in plan.globals:
+        local = [child for child in plan.sites[name].children if plan.sites[child].is_local]
+        dense = [child for child in local if child not in plan.frames and plan.sites[child].role != DISCRETE]
+        found += [(name, dense[0])] if dense else []
+    return found
 
 
 def state_log_weights(plan: Plan, terms: LocalTerms, batch: Batch, *, beta: Array | float = 1.0) -> Array:

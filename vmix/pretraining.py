@@ -61,12 +61,48 @@ def pretrain(
     plan: Plan, data: Data, start: Start, recipe: Recipe, *, key: Array, watch: Watch = SILENT
 ) -> tuple[Start, Stage]:
     """Train the networks as an autoencoder: maximise log p(x | z) at the encoder's mean of (corrupted) x."""
-    size = min(plan.layout.rows_for(recipe.batch_size), data.num_rows)
-    steps = data.num_rows // size
-    epochs = max(recipe.pretrain_epochs, -(-MIN_PRETRAIN_STEPS // steps))
+    size, steps = batches(plan, data.num_rows, recipe)
+    epochs = pretrain_epochs(plan, data.num_rows, recipe)
     corruption = Corruption(recipe.noise, recipe.distort)
-    epoch, optimiser = _trainer(plan, size, corruption, _adam(recipe.learning_rate, epochs * steps))
+    epoch, optimiser = _trainer(plan, size, corruption, adam(recipe.learning_rate, epochs * steps))
+
+    def one(values: tuple, i: int) -> tuple[tuple, Array]:
+        *values, objective = epoch(*values, start.globals, data, jax.random.fold_in(key, i))
+        return tuple(values), objective
+
     fresh = (start.params, optimiser.init(start.params))
+    reached = run_epochs("autoencoder", one, fresh, epochs, watch)
+    note = f"{epochs} epochs, reconstruction in nats per datum"
+    return Start(start.globals, reached.values[0]), Stage("autoencoder", reached.seconds, reached.objective, note)
+
+
+def batches(plan: Plan, num_rows: int, recipe: Recipe) -> tuple[int, int]:
+    """Rows a step of training, and steps an epoch."""
+    size = min(plan.layout.rows_for(recipe.batch_size), num_rows)
+    return size, num_rows // size
+
+
+def pretrain_epochs(plan: Plan, num_rows: int, recipe: Recipe) -> int:
+    """Epochs of autoencoder training: those asked for, or more where the data are few."""
+    _, steps = batches(plan, num_rows, recipe)
+    return max(recipe.pretrain_epochs, -(-MIN_PRETRAIN_STEPS // steps))
+
+
+def run_epochs(
+    name: str, one: Callable[[tuple, int], tuple[tuple, Array]], fresh: tuple, epochs: int, watch: Watch
+) -> Reached:
+    """Train epoch by epoch, from where the training was left if it was begun before.
+
+    Args:
+        name: of the stage.
+        one: from the values and the number of the epoch to the values after it and its objective.
+        fresh: values at the start.
+        epochs: how many.
+        watch: told of each epoch.
+
+    Returns:
+        Where the training has come.
+    """
     reached = watch.recall(watch.place, fresh)
     if reached is None:
         reached = Reached(fresh, 0, [], 0.0)
@@ -74,20 +110,20 @@ def pretrain(
     began = time.perf_counter() - reached.seconds
     try:
         for i in range(reached.done, epochs):
-            *values, value = epoch(*reached.values, start.globals, data, jax.random.fold_in(key, i))
+            values, value = one(reached.values, i)
             objective = [*reached.objective, float(value)]
-            reached = Reached(tuple(values), i + 1, objective, time.perf_counter() - began)
-            watch.report("autoencoder", i + 1, epochs, objective[-1])
+            reached = Reached(values, i + 1, objective, time.perf_counter() - began)
+            watch.report(name, i + 1, epochs, objective[-1])
             watch.retain(watch.place, reached, at_once=i + 1 == epochs)
     except KeyboardInterrupt:
         watch.retain(watch.place, reached, at_once=True)
         raise
-    note = f"{epochs} epochs, reconstruction in nats per datum"
-    return Start(start.globals, reached.values[0]), Stage("autoencoder", reached.seconds, reached.objective, note)
+    return reached
 
 
 @lru_cache(maxsize=8)
-def _adam(rate: float, steps: int) -> optax.GradientTransformation:
+def adam(rate: float, steps: int) -> optax.GradientTransformation:
+    """Adam with a rate that a cosine brings down to a hundredth over so many steps."""
     return optax.adam(optax.cosine_decay_schedule(rate, steps, alpha=0.01))
 
 

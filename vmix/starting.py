@@ -15,6 +15,7 @@ from vmix.plan import Plan
 from vmix.pretraining import first_values, pretrain
 from vmix.program import NETWORK, ProgramError
 from vmix.recipe import SILENT, Reached, Recipe, Stage, Watch
+from vmix.settling import settle, settle_epochs
 
 
 def recipe_of(plan: Plan, choice: Recipe | str | None) -> Recipe:
@@ -46,6 +47,10 @@ def describe(plan: Plan, recipe: Recipe) -> list[str]:
             f"mixture on the codes{seen}: EM, {recipe.mixture_restarts} starts ({recipe.clusters}), "
             f"{recipe.mixture_sweeps} sweeps{annealed}{moves}, the likeliest kept"
         )
+        if pretrains(plan, recipe) and settle_epochs(plan, plan.num_rows, recipe):
+            lines.append(
+                f"few data: {recipe.settle_steps:,} steps of all that is learnt on the bound, every datum's class held"
+            )
     elif plan.layout.discrete and plan.globals:
         lines.append(f"{recipe.clusters} start, {FIRST_SWEEPS} closed-form updates of the globals")
     return lines
@@ -102,7 +107,12 @@ def make_start(
     if plan.globals and recipe.clusters != "prior":
         fit = _fit_mixture_once if pretrains(plan, recipe) else fit_mixture
         start, stage = fit(plan, data, starts, recipe, key=keys["mixture"], watch=watch)
-        return start, [*stages, stage]
+        stages.append(stage)
+        if pretrains(plan, recipe) and settle_epochs(plan, data.num_rows, recipe):
+            hold_key = jax.random.fold_in(keys["train"], recipe.views)
+            start, stage = settle(plan, data, start, recipe, key=hold_key, watch=watch.at("classes held"))
+            stages.append(stage)
+        return start, stages
     return starts[0], stages
 
 
