@@ -143,7 +143,7 @@ def test_views_are_stages_that_explain_and_history_name(deep):
     plan, data, recipe, labels = deep
     recipe = replace(recipe, clusters="k-means")  # merging is slow to compile
     start, stages = make_start(plan, data, recipe, key=KEY)
-    assert [s.name for s in stages] == ["autoencoder 1 of 2", "autoencoder 2 of 2", "mixture on codes"]
+    assert [s.name for s in stages] == ["autoencoder 1 of 2", "autoencoder 2 of 2", "mixture on codes", "classes held"]
     assert start.globals["loc"].shape == (3, 2)
     lines = describe(plan, recipe)
     assert "2 encoders: autoencoder, images distorted (0.5)" in lines[0] and "one class between" in lines[1]
