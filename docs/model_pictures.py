@@ -106,6 +106,30 @@ def _ring(follows: np.ndarray) -> list[int]:
     return ring + [k for k in range(len(follows)) if k not in ring]
 
 
+def model_markov_model() -> Figure:
+    """Draws of each move's probability, and the probabilities of the chain that made the data."""
+    import vmix
+    from vmix.inference import Gibbs
+    from vmix.models import MarkovModel
+
+    generator = np.random.default_rng(0)
+    truth = np.array([[0.1, 0.8, 0.1], [0.1, 0.3, 0.6], [0.7, 0.1, 0.2]])
+    x = np.zeros((4, 20), int)
+    for t in range(1, 20):
+        x[:, t] = [generator.choice(3, p=truth[k]) for k in x[:, t - 1]]
+    fit = vmix.fit(MarkovModel(), x, engine=Gibbs(num_samples=1000, num_warmup=50), seed=0)
+    made = Figure(figsize=(9, 2.2), layout="constrained")
+    for k, ax in enumerate(made.subplots(1, 3, sharex=True, sharey=True)):
+        for to, ink in enumerate(("#0072B2", "#E69F00", "#009E73")):
+            ax.hist(fit.posterior["transition"][:, k, to], bins=np.linspace(0, 1, 41), color=ink, alpha=0.6, label=to)
+            ax.axvline(truth[k, to], color=ink, linewidth=2)
+        ax.set_title(f"from {k}", fontsize=9)
+        ax.set_yticks([])
+        ax.tick_params(labelsize=8)
+        ax.legend(title="to", fontsize=8, title_fontsize=8)
+    return made
+
+
 def model_mlda() -> Figure:
     """Topics of two modalities: bars across one picture and down another, which come together."""
     import vmix
@@ -204,4 +228,5 @@ def _read(ax: Any, x: np.ndarray, counts: np.ndarray, seen: np.ndarray, found: l
 
 ALL = (
     model_vaegmm, model_infinite_vade, model_hmmvae, model_mlda, model_vaegmmmlda, model_gmvae, model_hmmvaemlda,
+    model_markov_model,
 )  # fmt: skip
