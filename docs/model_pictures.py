@@ -1,6 +1,6 @@
 """Fitted examples for the pages of models with networks or several modalities: one function a picture.
 
-Each is a small fit of under a minute: some hundred digits, narrow networks, few sweeps.
+Each is a small fit of a minute or so: the digits of scikit-learn, narrow networks, few sweeps.
 """
 
 from __future__ import annotations
