@@ -98,6 +98,7 @@ def parts_of(text: str) -> tuple[str, str, list[str], str]:
     story = "\n\n".join(re.sub(r"^ {4}", "", p, flags=re.M) for p, yes in zip(paragraphs, is_story, strict=True) if yes)
     prose = [" ".join(p.split()) for p, yes in zip(paragraphs, is_story, strict=True) if not yes]
     source = " ".join(p.removeprefix("Source: ") for p in prose if p.startswith("Source: "))
+    source = source[:1].upper() + source[1:]
     return first, story, [_coded(p) for p in prose if not p.startswith("Source: ")], _coded(source)
 
 

@@ -218,8 +218,9 @@ def vae_and_vade() -> Figure:
     x, labels = digits.images, digits.labels
     model = VaDE(num_components=10, latent_dim=2, hidden=(128, 64), views=1)
     vade = vmix.fit(model, x, engine=SVI(num_steps=steps, batch_size=batch), seed=0)
-    # as many steps as VaDE has had with its autoencoder's
-    steps += model.pretrain_epochs * -(-len(x) // batch)
+    # as many steps as VaDE has had with its start's, one objective an epoch
+    trained = [stage for stage in vade.history["stages"] if stage["name"] != "mixture on codes"]
+    steps += sum(len(stage["objective"]) for stage in trained) * (len(x) // batch)
     vae = vmix.fit(VAE(latent_dim=2, hidden=(128, 64)), x, engine=SVI(num_steps=steps, batch_size=batch), seed=0)
     made, axes = figure(9, 4.5, 2)
     for ax, fit, title in zip(axes, (vae, vade), ("VAE", "VaDE"), strict=True):

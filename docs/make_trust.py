@@ -175,8 +175,8 @@ def suite() -> str:
     found += [path for pattern in FILES for path in sorted((tests / "vmix").glob(pattern))]
     rows = []
     for path in found:
-        claim = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0].split(" (`")[0]
-        rows.append(_row([f"`{path.relative_to(ROOT).as_posix()}`", claim]))
+        claim = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0].split(" (`")[0].removesuffix(".")
+        rows.append(_row([f"`{path.relative_to(ROOT).as_posix()}`", f"{claim}."]))
     return SUITE.format(rows="\n".join(rows))
 
 

@@ -7,14 +7,15 @@
 
     q(z_n, w_n | x_n) = Normal(encoder(x_n)),    q(c_n | z_n, w_n) = p(c_n | z_n, w_n)
 
-With a relaxation, c has a relaxed one-hot vector y_n of its own, by which z mixes the components:
-
     p(u_n | c_n) = K y_c(u_n) p(u_n)                 log ratios u of y ~ GumbelSoftmax(t0, 0), so that p(c | u) = y_c
     z_n ~ Normal(sum_k y_k loc_k(w_n), sum_k y_k scale_k(w_n))          y = softmax(u), or its one-hot vector ("hard")
 
     q(u_n | x_n) = GumbelSoftmax(t, classifier(x_n)), as log ratios
 
-Source: Dilokthanakul et al. (2017), whose bound has the four terms that the tests write out; for the relaxations
+The lines with u are those of a relaxation: c then has a relaxed one-hot vector y_n of its own, by which z mixes the
+components.
+
+Source: Dilokthanakul et al. (2016), whose bound has the four terms that the tests write out; for the relaxations
 Jang, Gu and Poole (2017), and Maddison, Mnih and Teh (2017).
 """
 

@@ -4,7 +4,8 @@
     A_k  ~ Dirichlet(1 + a, ..., 1 + a)        what follows the value k
     x_n,1:T ~ MarkovChain(p, A)
 
-The mode of A is P(k' | k) = (N_kk' + a) / (sum_k' N_kk' + K a), with N the counts of moves; its mean has 1 + a for a.
+The mode of A is `P(k' | k) = (N_kk' + a) / (sum_k' N_kk' + K a)`, with N the counts of moves; its mean has 1 + a
+for a.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -37,19 +37,24 @@ class Check(NamedTuple):
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Conformance:
     """What `check_program` found; true where nothing failed.
+
+    Its text is the plan, a line a check and the totals; of a record that was printed while it was made, what failed and
+    the totals alone, so that `print(check_program(...))` says everything once.
 
     Attributes:
         program: name of the program.
         plan: the plan under EM; None where there is none.
         checks: one record a check, in order.
+        printed: whether plan and checks were printed while the record was made.
     """
 
     program: str
-    plan: Explanation | None = field(repr=False)
+    plan: Explanation | None
     checks: tuple[Check, ...]
+    printed: bool = False
 
     def __bool__(self) -> bool:
         return not self.failed
@@ -60,10 +65,17 @@ class Conformance:
         return tuple(check for check in self.checks if check.status == FAILED)
 
     def __str__(self) -> str:
+        if self.printed:
+            return "\n".join([*map(_line, self.failed), self._totals()])
         lines = [str(self.plan)] if self.plan is not None else []
-        lines += [_line(check) for check in self.checks]
+        return "\n".join([*lines, *map(_line, self.checks), self._totals()])
+
+    def __repr__(self) -> str:
+        return f"<Conformance of {self._totals()}>"
+
+    def _totals(self) -> str:
         count = {status: sum(c.status == status for c in self.checks) for status in (PASSED, FAILED, SKIPPED)}
-        return "\n".join([*lines, f"{self.program}: " + ", ".join(f"{n} {status}" for status, n in count.items())])
+        return f"{self.program}: " + ", ".join(f"{n} {status}" for status, n in count.items())
 
 
 def check_program(
@@ -84,7 +96,7 @@ def check_program(
         only: names of the checks to run; by default all.
 
     Returns:
-        The record: `bool(result)`, `result.checks`, `print(result)`.
+        The record: `bool(result)`, `result.checks`, `print(result)`, which repeats nothing that `verbose` printed.
 
     Raises:
         ValueError: for data that cannot be used, or an unknown check.
@@ -115,7 +127,7 @@ def check_program(
                 print(case.explanation)
             print(_line(check), flush=True)
     planned = case.explanation if any(c.name == "plan" and c.status == PASSED for c in checks) else None
-    return Conformance(wrapped.name, planned, tuple(checks))
+    return Conformance(wrapped.name, planned, tuple(checks), verbose)
 
 
 def _chosen(only: Collection[str] | None) -> list[str]:

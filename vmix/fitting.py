@@ -79,8 +79,8 @@ def fit(
         *data: arrays with N rows each, handed to the program in this order.
         engine: `SVI(...)`, `EM(...)` or `Gibbs(...)` from `vmix.inference`.
         seed: a whole number; the same seed gives the same result on the same device.
-        init: a `vmix.starting.Recipe`, the name of a clustering ("k-means", "random", "prior"), or values of
-            globals to start from, by site.
+        init: a `vmix.recipe.Recipe`, the name of a clustering ("k-means", "random", "merge", "evidence", "prior"),
+            or values of globals to start from, by site.
         observed: known values of discrete sites, by site: whole numbers of shape (N,), -1 where unknown.
         messages: log potentials of the values of discrete sites from elsewhere, by site, nats, shape (N, K), or
             (N, T, K) where the site has steps: a factor that multiplies each datum's joint density.

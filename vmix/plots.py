@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vmix.checks import check_positive_int, check_same_length
+from vmix.checks import check_fit, check_positive_int, check_same_length
 from vmix.steps import as_rows
 
 if TYPE_CHECKING:
@@ -246,7 +246,11 @@ def summarise(fit: Fit, data: np.ndarray) -> Summary:
 
     Returns:
         The `Summary` of the fit on these rows.
+
+    Raises:
+        TypeError: for what is no fit.
     """
+    check_fit(fit)
     fit, data, _ = as_rows(fit, data)
     predicted = shares = None
     if fit.num_components is not None:

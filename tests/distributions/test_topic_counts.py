@@ -1,3 +1,5 @@
+"""TopicCounts against enumeration of every assignment, draws of topics against exact moments, and what is refused."""
+
 import itertools
 import math
 

@@ -3,7 +3,7 @@
     L(x) = E_q[log p(x|z)] - E_q[sum_k p(c=k|z,w) KL(q(z|x) || p(z|w,c=k))]
            - KL(q(w|x) || p(w)) - E_q[KL(p(c|z,w) || 1/K)]
 
-Source: Dilokthanakul et al. (2017), equation 3; every expectation is taken at one draw of z and w.
+Source: Dilokthanakul et al. (2016), equation 3; every expectation is taken at one draw of z and w.
 """
 
 import jax

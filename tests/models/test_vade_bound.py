@@ -2,7 +2,7 @@
 
     L(x) = E_q[log p(x|z)] + sum_k g_k E_q[log p(z|c=k)] + sum_k g_k log w_k - E_q[log q(z|x)] - sum_k g_k log g_k
 
-Source: Jiang et al. (2017), equation 8 and appendix B; the reconstruction is taken at one draw, as there.
+Source: Jiang et al. (2017), the bound written out term by term; the reconstruction is taken at one draw, as there.
 """
 
 import jax

@@ -1,5 +1,7 @@
 """`check_program`: a right program passes, planted faults are caught by the check that is there for them."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -7,6 +9,7 @@ import numpyro.distributions as dist
 import pytest
 
 import vmix
+from vmix.conformance import Check, Conformance
 from vmix.models import HMM, GaussianMixture
 from vmix.program import FACTOR, GLOBAL_FACTOR, analyse, as_program
 
@@ -52,6 +55,16 @@ def test_a_right_program_passes_and_says_what_passed(counts, capsys):
     assert set(status(result).values()) == {"passed"}
     assert "closed-form mode, Gamma" in printed and "passed  enumeration" in printed
     assert "6 passed, 0 failed, 0 skipped" in str(result)
+    assert not set(str(result).splitlines()) & set(printed.splitlines())  # print(check_program(...)) says nothing twice
+
+
+def test_text_is_whole_unless_it_was_printed_before():
+    checks = (Check("plan", "passed", "three sites", 0.1), Check("rows", "failed", "which other rows", 0.2))
+    result = Conformance("coins", None, checks)
+    passed, failed, totals = str(result).splitlines()
+    assert "three sites" in passed and "which other rows" in failed and totals == "coins: 1 passed, 1 failed, 0 skipped"
+    assert str(replace(result, printed=True)).splitlines() == [failed, totals]
+    assert repr(result) == f"<Conformance of {totals}>"
 
 
 @pytest.mark.slow

@@ -1,3 +1,5 @@
+"""Log-space arithmetic and categorical draws against float64 and SciPy: hard zeros, far gaps, impossible rows."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -51,6 +51,10 @@ class Module:
     Args:
         name: a name for files and messages; None takes the kind.
         category: labels of the data, for the accuracy in `history` alone; learning never sees them.
+
+    Raises:
+        TypeError: for a name that is no text.
+        ValueError: for a name with a slash, which could be no file's.
     """
 
     kind: ClassVar[str] = "module"
@@ -59,7 +63,7 @@ class Module:
     most_upstream: ClassVar[int | None] = 1
 
     def __init__(self, *, name: str | None = None, category: Any = None) -> None:
-        self.name = name or self.kind
+        self.name = _checked_name(name, self.kind)
         self.order = next(_COUNTER)
         self.category = None if category is None else np.asarray(category)
         self.upstream: tuple[Module, ...] = ()
@@ -237,6 +241,15 @@ class Observation(Module):
 
     def update(self, seed: int | None = None) -> None:
         """Nothing to update."""
+
+
+def _checked_name(name: Any, kind: str) -> str:
+    """The name given, or the kind where there is none."""
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name is {name!r} ({type(name).__name__}); expected text such as name={kind!r}")
+    if name and set(name) & {"/", "\\"}:
+        raise ValueError(f"name is {name!r}; it names files as well: expected text without slashes")
+    return name or kind
 
 
 def ancestors(module: Module) -> set[Module]:
