@@ -1,7 +1,7 @@
 """A run's folder: configuration, metrics, labels, latents, checkpoint, plots and the report of one fit.
 
 ```
-config.json   what was fitted and how: model, engine, seed, settings, versions, command, steps
+config.json   what was fitted and how: model, engine, seed, settings, versions, command, steps, columns
 metrics.json  accuracy (one-to-one), nmi, ari, completeness where there are labels; elbo and seconds always
 labels.csv    row,component: the most probable component of every row, for models that have components
 latents.npy   the encoder's latent of every row, float32 (N, latent_dim), for models that have one
@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,14 @@ def remembered_steps(folder: str | os.PathLike[str]) -> Steps | None:
     return steps
 
 
+def remembered_columns(folder: str | os.PathLike[str]) -> list[str] | None:
+    """Return the names of the columns that were fitted, as `write_run` was told; None where they had none."""
+    columns = read_json(Path(folder) / "config.json").get("columns")
+    if columns is not None and not (isinstance(columns, list) and all(isinstance(name, str) for name in columns)):
+        raise ValueError(f"{Path(folder) / 'config.json'}: columns is {columns!r}; expected null or a list of names")
+    return columns
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """What a run's file holds, by name.
 
@@ -101,6 +109,7 @@ def write_run(
     labels: np.ndarray | None = None,
     command: str | None = None,
     steps: Steps | None = None,
+    columns: Sequence[str] | None = None,
 ) -> dict[str, float | None]:
     """Write everything about a fit; the checkpoint comes first, so that no later failure loses what was learnt.
 
@@ -111,13 +120,14 @@ def write_run(
         labels: true labels of the rows (of the steps), shape (N,), or None; used for metrics and colours only.
         command: the line that made the run, for the record.
         steps: what the rows of the file were cut into, for `remembered_steps`; None where they were not.
+        columns: names of the columns of the file, for `remembered_columns`.
 
     Returns:
         The metrics, as in metrics.json: shares in [0, 1], `elbo` in nats per datum; None for a number not finite.
     """
     folder = Path(folder)
     _clear(folder)
-    _write_json(folder / "config.json", _config(fit, command, steps))
+    _write_json(folder / "config.json", _config(fit, command, steps, columns))
     fit.save(folder / "checkpoint")
     fit, data, labels = as_rows(fit, data, labels)
     summary = plots.summarise(fit, data)
@@ -160,11 +170,12 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(folder / "plots", ignore_errors=True)
 
 
-def _config(fit: Fit, command: str | None, steps: Steps | None) -> dict[str, Any]:
+def _config(fit: Fit, command: str | None, steps: Steps | None, columns: Sequence[str] | None) -> dict[str, Any]:
     """What config.json says."""
     config = {"format": FORMAT, "model": fit.model_name, "engine": fit.engine_name, "seed": fit.seed}
     config |= {"settings": fit.settings, "environment": fit.environment}
-    return config | {"command": command or fit.environment.get("command"), "steps": steps}
+    named = None if columns is None else list(columns)
+    return config | {"command": command or fit.environment.get("command"), "steps": steps, "columns": named}
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
