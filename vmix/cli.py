@@ -224,7 +224,7 @@ def report(folder: Path, /, *, source: Source = ALL_ROWS, out: Path | None = Non
     result, dataset = _reload(folder), load(source, run=folder)
     images = cut(dataset.images, _steps(source.steps, folder), result)
     result, images, labels = as_rows(result, images, names(dataset))
-    summary = summarise(result, images)
+    summary = summarise(result, images, dataset.meta.get("columns"))
     found = compute_metrics(result, images, labels, predicted=summary.predicted)
     path = out or folder / "report.html"
     print(write_report(result, path, data=images, labels=labels, metrics=found, summary=summary))

@@ -27,7 +27,7 @@ from vmix.predicting import Predictor
 from vmix.program import ProgramError
 from vmix.pruning import LEAST, check_least, pruned
 from vmix.recipe import Stage
-from vmix.showing import fit_html
+from vmix.showing import fit_html, fit_text
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 PREDICTIVE_DRAWS = 32
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Fit:
     """A fitted program: predictions, draws, history, and how it came about.
 
@@ -69,9 +69,9 @@ class Fit:
     environment: dict[str, Any]
     plan: Explanation
     params: dict[str, Any]
-    _predictor: Predictor = field(repr=False)
-    _plan: Plan = field(repr=False)
-    factors: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
+    _predictor: Predictor
+    _plan: Plan
+    factors: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
     @classmethod
     def build(
@@ -248,7 +248,7 @@ class Fit:
 
         Args:
             path: where to write.
-            *data: the data to show it on; of several arrays the first is drawn.
+            *data: the data to show it on; of several arrays the first is drawn, by its columns' names if it has some.
             labels: true classes, for the metrics and the confusion table.
             words: names of the words of counts, one a column; a list of them for each array of counts, of several.
 
@@ -257,14 +257,19 @@ class Fit:
         """
         from vmix.report import compute_metrics, write_report
         from vmix.steps import bound
+        from vmix.tables import column_names, kind_of
 
         check_path(path, "path", kind="an HTML file")
         given = None if labels is None else np.asarray(labels)
         if not data:
             raise TypeError("report needs the data that the fit is shown on: fit.report(path, x)")
+        columns = column_names(data[0]) if kind_of(data[0]) else None
         first, shown = np.asarray(data[0]), bound(self, *data[1:])
         metrics = compute_metrics(shown, first, given)
-        return write_report(shown, path, data=first, labels=given, metrics=metrics, words=words)
+        return write_report(shown, path, data=first, labels=given, metrics=metrics, words=words, columns=columns)
+
+    def __repr__(self) -> str:
+        return fit_text(self)
 
     def _repr_html_(self) -> str:
         return fit_html(self)

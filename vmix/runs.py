@@ -130,7 +130,7 @@ def write_run(
     _write_json(folder / "config.json", _config(fit, command, steps, columns))
     fit.save(folder / "checkpoint")
     fit, data, labels = as_rows(fit, data, labels)
-    summary = plots.summarise(fit, data)
+    summary = plots.summarise(fit, data, columns)
     metrics = compute_metrics(fit, data, labels, predicted=summary.predicted)
     _write_json(folder / "metrics.json", metrics)
     if summary.predicted is not None:
@@ -189,18 +189,22 @@ def _write_plots(fit: Fit, folder: Path, data: np.ndarray, labels: np.ndarray | 
     folder.mkdir(exist_ok=True)
     _draw(folder / "objective.png", (7, 4), lambda ax: plots.objective(ax, fit.history))
     _draw_groups(folder, labels, summary)
-    shape = plots.image_shape(int(np.size(data[0])))
+    table = summary.table
+    shape = plots.image_shape(int(np.size(data[0]))) if table is None else None
     if fit.has_latent:
         rows = summary.rows[:: max(1, len(summary.rows) // 10)][:10]
         x, xhat = np.asarray(data[rows]), reconstruct_rows(fit, data, rows)
-        _draw(folder / "reconstructions.png", (8, 2.4), lambda ax: plots.reconstructions(ax, x, xhat, shape))
+        _draw(
+            folder / "reconstructions.png", (8, 2.4), lambda ax: plots.reconstructions(ax, x, xhat, shape, table=table)
+        )
     if summary.predicted is not None and fit.num_components is not None:
         counts = np.bincount(summary.predicted, minlength=fit.num_components)
         held = np.flatnonzero(counts)[:20]
         samples = np.stack(
             [np.asarray(fit.sample(8, component=int(k), seed=fit.seed, mean=fit.has_latent)) for k in held]
         )
-        _draw(folder / "components.png", (6, 7), lambda ax: plots.component_samples(ax, samples, shape, names=held))
+        look: dict[str, Any] = {"names": held, "table": table}
+        _draw(folder / "components.png", (6, 7), lambda ax: plots.component_samples(ax, samples, shape, **look))
         _draw(folder / "weights.png", (7, 3.5), lambda ax: plots.component_weights(ax, counts / counts.sum()))
 
 
