@@ -86,7 +86,9 @@ class Predictor:
         """The elbo or log evidence of each datum in nats, the average density over draws, shape (N,)."""
         return self._rows("_per_datum", data)
 
-    def sample(self, num_samples: int, *, component: int | None, seed: int, mean: bool) -> Any:
+    def sample(
+        self, num_samples: int, *, component: int | None, seed: int, mean: bool, given: tuple[Any, ...] = ()
+    ) -> Any:
         """New data; see `Fit.sample`."""
         check_positive_int(num_samples, "num_samples")
         check_seed(seed)
@@ -100,8 +102,13 @@ class Predictor:
         fixed = {}
         if component is not None:
             fixed = {name: jnp.asarray(v[component]) for name, v in self.plan.layout.state_values().items()}
-        rows = tuple(jnp.asarray(a)[jnp.zeros(num_samples, int)] for a in self.plan.template)
-        drawn = self._draw(self.globals, self.params, rows, fixed, jax.random.key(seed), mean=mean)
+        draw, rows = self._draw, tuple(jnp.asarray(a)[jnp.zeros(num_samples, int)] for a in self.plan.template)
+        if given:
+            arrays = self._check(given)
+            if len(arrays[0]) != num_samples:
+                raise ValueError(f"given has {len(arrays[0])} rows; expected one for each of {num_samples} samples")
+            draw, rows = self._of_length(arrays)._draw, tuple(jnp.asarray(a) for a in arrays)
+        drawn = draw(self.globals, self.params, rows, fixed, jax.random.key(seed), mean=mean)
         return _single(jax.tree.map(np.asarray, drawn))
 
     def _rows(self, name: str, data: tuple) -> Any:

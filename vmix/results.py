@@ -1,4 +1,5 @@
 """What a fit returns, and how it is saved and loaded."""
+# Length: each question to a fit is one method, which says what it answers.
 
 from __future__ import annotations
 
@@ -169,7 +170,13 @@ class Fit:
         return self._predictor.reconstructions(*data)
 
     def sample(
-        self, num_samples: int, *, component: int | None = None, seed: int = 0, mean: bool = False
+        self,
+        num_samples: int,
+        *,
+        component: int | None = None,
+        seed: int = 0,
+        mean: bool = False,
+        given: Sequence[ArrayLike] = (),
     ) -> np.ndarray | dict[str, np.ndarray]:
         """New data from the fitted program.
 
@@ -178,11 +185,14 @@ class Fit:
             component: the component to draw from; by default each datum draws its own.
             seed: randomness.
             mean: return E[x | latents] in place of a draw of x.
+            given: the data arrays, num_samples rows each, of which a draw takes what it hangs on (covariates, totals of
+                counts); what is observed in them gives its shape only. Without them all rows are as the first that was
+                fitted, or after `vmix.load` as a row of ones.
 
         Returns:
             Array (num_samples, D); a dict of arrays where several sites are observed.
         """
-        return self._predictor.sample(num_samples, component=component, seed=seed, mean=mean)
+        return self._predictor.sample(num_samples, component=component, seed=seed, mean=mean, given=tuple(given))
 
     def score(self, *data: ArrayLike) -> float:
         """Mean elbo (log evidence where there is no latent), globals given, in nats per datum.
