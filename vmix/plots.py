@@ -128,7 +128,7 @@ def objective_range(traces: np.ndarray) -> tuple[float, float]:
     if settled.size == 0:
         return 0.0, 1.0
     low, high = float(np.quantile(settled, 0.02)), float(settled.max())
-    margin = 0.08 * (high - low) or max(1e-3, 1e-3 * abs(high))
+    margin = max(0.08 * (high - low), 1e-4 * max(1.0, abs(high)))  # below that a climb is float32's rounding
     return low - margin, high + margin
 
 
@@ -426,9 +426,9 @@ def _lines(ax: Axes, rows: np.ndarray, ink: str, *, axis: str = "feature", table
     ax.plot(places, shown.T, color=ink, alpha=0.5, linewidth=0.8, marker=marker, markersize=3)
     names = None if table is None else table.names
     if len(places) <= MAX_NAMED:
-        look: dict[str, Any] = {"rotation": 25, "ha": "right", "fontsize": 8, "parse_math": False} if names else {}
+        look: dict[str, Any] = {"rotation": 20, "ha": "right", "parse_math": False} if names else {}
         ax.set_xticks(places, names, **look)
     if not (names and len(places) <= MAX_NAMED):
         ax.set_xlabel(axis)
     if table is not None and table.differ:
-        ax.set_ylabel("standard deviations", fontsize=8)
+        ax.set_ylabel("std. deviations")

@@ -279,9 +279,13 @@ def _reconstructions(fit: Fit, data: np.ndarray, summary: plots.Summary) -> plot
         return None
     rows = thin(summary.rows, 10)
     x = np.asarray(data[rows])
-    both = np.concatenate([x, reconstruct_rows(fit, data, rows)])
-    caption = "Data above, what the decoder makes of their latents below."
-    return plots.picture(both, caption, like=x, columns=len(x), table=summary.table)
+    xhat = np.asarray(reconstruct_rows(fit, data, rows))
+    if summary.table is None and plots.image_shape(int(np.size(x[0]))) is not None:
+        caption = "Data above, what the decoder makes of their latents below."
+        return plots.picture(np.concatenate([x, xhat]), caption, like=x, columns=len(x))
+    both = (part.reshape(len(rows), -1) for part in (x, xhat))
+    drawing = plots.png(lambda ax: plots.reconstructions(ax, *both, None, table=summary.table), size=(7, 3))
+    return plots.Picture(plots.data_uri(drawing), "drawing", "Data grey, what the decoder makes of their latents blue.")
 
 
 def _samples(fit: Fit, data: np.ndarray, summary: plots.Summary) -> plots.Picture:

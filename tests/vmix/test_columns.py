@@ -86,3 +86,10 @@ def test_sixteen_columns_with_names_are_no_image(tmp_path, columns, kind):
     fit = FakeFit(x, k=2, latent=False)
     page = write_report(fit, tmp_path / "a.html", data=x, metrics=compute_metrics(fit, x), columns=columns).read_text()
     assert f'class="{kind}"' in page and ("Table of columns" in page) == (columns is not None)
+
+
+def test_reconstructions_of_a_table_are_told_from_its_data(table, tmp_path):
+    x, _ = table
+    fit = FakeFit(x, k=2, latent=True)
+    page = write_report(fit, tmp_path / "a.html", data=x, metrics=compute_metrics(fit, x)).read_text()
+    assert "Data grey, what the decoder makes of their latents blue." in page and "Data above" not in page
