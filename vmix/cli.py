@@ -49,6 +49,7 @@ app = App(
 app.register_install_completion_command(add_to_startup=False)  # a user's start-up files are the user's
 
 Json = Annotated[bool, Parameter(name="--json", negative="")]
+Probabilities = Annotated[bool, Parameter(negative="")]
 
 
 @app.command
@@ -180,6 +181,7 @@ def predict(
     label_column: str | None = None,
     columns: str | None = None,
     steps: StepsOption = None,
+    probabilities: Probabilities = False,
 ) -> None:
     """Write the most probable component of every row of FILE, as CSV.
 
@@ -190,6 +192,7 @@ def predict(
         label_column: the column of a CSV file to leave out.
         columns: as for fit; those of a file with names are found by the names that were fitted when missing.
         steps: as for fit; what the run was fitted with when missing.
+        probabilities: write a column for each component beside, with its probability in the row.
     """
     from vmix.runs import labels_csv
     from vmix.steps import as_rows
@@ -201,7 +204,8 @@ def predict(
         )
     images = load(Source(data=file, label_column=label_column, columns=columns), run=folder).images
     shown = as_rows(result, cut(images, _steps(steps, folder), result))
-    text = labels_csv(shown.fit.predict(shown.data))
+    shares = shown.fit.predict_proba(shown.data) if probabilities else None
+    text = labels_csv(shown.fit.predict(shown.data) if shares is None else shares.argmax(1), shares)
     if out is None:
         print(text, end="")
     else:

@@ -60,9 +60,15 @@ def prepare_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -
             f"out={str(folder)!r} holds files that are no vmix run; expected a new or empty folder, or an earlier run: "
             "give another folder, or overwrite=True (--overwrite) to write beside them"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"out={str(folder)!r} cannot be written ({error.strerror}); expected a place for the run's files: give "
+            "another folder"
+        ) from error
     return folder
 
 
@@ -152,14 +158,19 @@ def write_labels(path: str | os.PathLike[str], predicted: np.ndarray) -> None:
     Path(path).write_text(labels_csv(predicted), encoding="utf-8")
 
 
-def labels_csv(predicted: np.ndarray) -> str:
-    r"""Return the text of `labels.csv`.
+def labels_csv(predicted: np.ndarray, shares: np.ndarray | None = None) -> str:
+    r"""Return the text of `labels.csv`, and with responsibilities of shape (N, K) a column of them for each component.
 
     Example:
         >>> labels_csv(np.array([4, 0]))
         'row,component\n0,4\n1,0\n'
+        >>> labels_csv(np.array([1]), np.array([[0.25, 0.75]]))
+        'row,component,probability_0,probability_1\n0,1,0.25,0.75\n'
     """
-    return "row,component\n" + "".join(f"{row},{component}\n" for row, component in enumerate(predicted.tolist()))
+    more = [[]] * len(predicted) if shares is None else shares.tolist()
+    head = ["row", "component", *(f"probability_{k}" for k in range(0 if shares is None else shares.shape[1]))]
+    lines = [[str(n), str(c), *(f"{p:.6g}" for p in ps)] for n, (c, ps) in enumerate(zip(predicted, more, strict=True))]
+    return "".join(",".join(line) + "\n" for line in [head, *lines])
 
 
 def _clear(folder: Path) -> None:

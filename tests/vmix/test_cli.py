@@ -204,6 +204,11 @@ def test_predict_gives_the_labels_of_the_run_again(fitted, capsys, tmp_path, dig
     assert capsys.readouterr().out == (fitted / "labels.csv").read_text()
     assert run("predict", fitted, tmp_path / "x.npy", "--out", tmp_path / "y.csv") == 0
     assert (tmp_path / "y.csv").read_text() == (fitted / "labels.csv").read_text()
+    assert run("predict", fitted, tmp_path / "x.npy", "--probabilities") == 0
+    table = np.genfromtxt(capsys.readouterr().out.splitlines(), delimiter=",", names=True)
+    assert table.dtype.names[2] == "probability_0" and len(table) == 200
+    shares = np.stack([table[f"probability_{k}"] for k in range(len(table.dtype.names) - 2)], 1)
+    np.testing.assert_array_equal(shares.argmax(1), table["component"])
 
 
 @pytest.fixture
