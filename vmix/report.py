@@ -177,10 +177,17 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
         if isinstance(value, Mapping):
             rows += flatten(value, f"{prefix}{name}.")
         else:
-            text = "none" if value is None else str(value)
+            text = "none" if value is None else str(_short(value))
             short = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} \N{HORIZONTAL ELLIPSIS}"
             rows.append((f"{prefix}{name}", short))
     return rows
+
+
+def _short(value: Any) -> Any:
+    """Numbers with six digits, those within a list too: more of them tell a reader nothing."""
+    if isinstance(value, list | tuple):
+        return [_short(one) for one in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _stage(stage: Mapping[str, Any]) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """A run's folder: configuration, metrics, labels, latents, checkpoint, plots and the report of one fit.
 
 ```
-config.json   what was fitted and how: model, engine, seed, settings, versions, command, steps, columns
+config.json   what was fitted and how: model, engine, seed, settings, versions, command, steps, columns,
+              shape and checksum of the data
 metrics.json  accuracy (one-to-one), nmi, ari, completeness where there are labels; elbo and seconds always
 labels.csv    row,component: the most probable component of every row, for models that have components
 latents.npy   the encoder's latent of every row, float32 (N, latent_dim), for models that have one
@@ -15,6 +16,7 @@ A row is a datum; where data are sequences, it is a step: step t of sequence n, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -133,7 +135,7 @@ def write_run(
     """
     folder = Path(folder)
     _clear(folder)
-    _write_json(folder / "config.json", _config(fit, command, steps, columns))
+    _write_json(folder / "config.json", _config(fit, command, steps, columns) | {"data": _seal(data)})
     fit.save(folder / "checkpoint")
     fit, data, labels = as_rows(fit, data, labels)
     summary = plots.summarise(fit, data, columns)
@@ -187,6 +189,12 @@ def _config(fit: Fit, command: str | None, steps: Steps | None, columns: Sequenc
     config |= {"settings": fit.settings, "environment": fit.environment}
     named = None if columns is None else list(columns)
     return config | {"command": command or fit.environment.get("command"), "steps": steps, "columns": named}
+
+
+def _seal(data: np.ndarray) -> dict[str, Any]:
+    """Shape and checksum of the data, so that runs on other data are not compared; None of data that stay on disk."""
+    kept = None if isinstance(data, np.memmap) else hashlib.sha256(np.ascontiguousarray(data)).hexdigest()
+    return {"shape": list(np.shape(data)), "sha256": kept}
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
