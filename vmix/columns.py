@@ -1,4 +1,4 @@
-"""Columns of a table as pages name and draw them: in their own standard deviations where their sizes differ.
+"""Columns of a table: their names, and how pages draw them, in their own standard deviations where sizes differ.
 
 Incomes in thousands beside ages in tens: in one picture the first would be all there is to see.
 """
@@ -65,6 +65,60 @@ def columns_of(rows: np.ndarray, names: Sequence[str] | None = None) -> Columns:
     if vary.size == 0 or vary.max() <= DIFFERENT * vary.min():
         return Columns(short, np.zeros_like(loc), np.ones_like(scale))
     return Columns(short, loc, np.where(scale > 0, scale, 1.0))
+
+
+def kind_of(table: Any) -> str | None:
+    """The library a table is of: "pandas", "pyarrow" or "xarray"; None for plain arrays.
+
+    Example:
+        >>> kind_of(np.zeros((2, 2))) is None
+        True
+    """
+    library = type(table).__module__.partition(".")[0]
+    return library if library in ("pandas", "pyarrow", "xarray") else None
+
+
+def column_names(table: Any) -> list[str] | None:
+    """Names of a table's columns; None where it has none.
+
+    Args:
+        table: a frame, an Arrow table, an xarray array whose last dimension has coordinates, or names themselves.
+    """
+    kind = kind_of(table)
+    if kind == "pandas":
+        return [str(name) for name in (table.columns if hasattr(table, "columns") else [table.name])]
+    if kind == "pyarrow":
+        return [str(name) for name in table.column_names]
+    if kind == "xarray":
+        last = table.dims[-1]
+        return [str(name) for name in table.coords[last].values] if last in table.coords else None
+    return None if isinstance(table, np.ndarray) and table.ndim > 1 else [str(name) for name in table]
+
+
+def names_of(table: Any) -> list[str] | None:
+    """Names of the columns of a frame, an Arrow table or a labelled xarray array of rows; None where there are none."""
+    kind = kind_of(table)
+    if kind is None or (kind == "pandas" and not hasattr(table, "columns")):
+        return None
+    if kind == "xarray" and (table.ndim != 2 or table.coords.get(table.dims[-1], np.zeros(0)).dtype.kind not in "UO"):
+        return None  # numbers along the last dimension are steps or places, not names
+    return column_names(table)
+
+
+def check_names(table: Any, fitted: list[str] | None, name: str) -> None:
+    """Check that a table has the columns that were fitted, in their order; what has no names is not judged.
+
+    Raises:
+        ValueError: for other columns, or another order.
+    """
+    found = names_of(table)
+    if fitted is None or found is None or found == fitted:
+        return
+    gone = [column for column in fitted if column not in found]
+    what = f"no column {gone[0]!r}" if gone else "its columns in another order, or others beside them"
+    raise ValueError(
+        f"{name} has {what}: {found[:10]}; this model was fitted to {fitted[:10]}: give these columns, in this order"
+    )
 
 
 def profile(data: np.ndarray, predicted: np.ndarray, names: Sequence[str] | None = None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from jax import Array
 from numpyro import handlers
 
 from vmix.checks import as_data, check_index, check_positive_int, check_same_length, check_seed, check_width
+from vmix.columns import check_names
 from vmix.door import check_record
 from vmix.enumeration import has_steps
 from vmix.free_energy import Evaluation, evaluate
@@ -135,8 +136,9 @@ class Predictor:
                 "new data cannot be predicted; write a guide with an encoder"
             )
         names = ["x"] if len(data) == 1 else [f"data[{i}]" for i in range(len(data))]
-        arrays = []
-        for array, name, like in zip(data, names, template, strict=True):
+        arrays, columns = [], self.plan.columns or (None,) * len(template)
+        for array, name, like, fitted in zip(data, names, template, columns, strict=True):
+            check_names(array, fitted, name)
             found = as_data(array, name=name, allow_missing=self.plan.missing)
             if found.ndim != like.ndim:
                 raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 
 from vmix import checkpoint
 from vmix.checks import check_path
+from vmix.columns import names_of
 from vmix.engine import Engine, Start
 from vmix.environment import describe_environment
 from vmix.explaining import Explanation, explain_plan
@@ -242,6 +243,7 @@ class Fit:
             "history": {n: v for n, v in self.history.items() if not isinstance(v, np.ndarray)},
             "template": [[list(a.shape), str(a.dtype)] for a in plan.template],
             "missing": plan.missing,
+            "columns": list(plan.columns),
             "updates": {name: plan.conditionals[name].name for name in plan.per_datum if name in plan.conditionals},
             "plan": self.plan.to_json(),
         }
@@ -267,13 +269,12 @@ class Fit:
         """
         from vmix.report import compute_metrics, write_report
         from vmix.steps import bound
-        from vmix.tables import column_names, kind_of
 
         check_path(path, "path", kind="an HTML file")
         given = None if labels is None else np.asarray(labels)
         if not data:
             raise TypeError("report needs the data that the fit is shown on: fit.report(path, x)")
-        columns = column_names(data[0]) if kind_of(data[0]) else None
+        columns = names_of(data[0]) or next(iter(self._plan.columns), None)
         first, shown = np.asarray(data[0]), bound(self, *data[1:])
         metrics = compute_metrics(shown, first, given)
         return write_report(shown, path, data=first, labels=given, metrics=metrics, words=words, columns=columns)
@@ -310,8 +311,11 @@ def load(folder: str | Path, *, program: Any = None) -> Fit:
         source = program if program is not None else _installed_model(config["model"], config["settings"]["model"])
         frames = {n: Frame(jnp.asarray(f["shift"]), jnp.asarray(f["scale"])) for n, f in tree["frames"].items()}
         updates, template, missing = config.get("updates", {}), template_of(config["template"]), config["missing"]
+        named = zip(config.get("columns", [None] * len(template)), template, strict=True)
+        columns = tuple(None if names is None else [str(name) for name in names] for names, _ in named)
     with understood() if program is None else nullcontext():  # the errors of a program of one's own are its own
         plan = bare_plan(source, template, frames=frames, updates=updates, missing=missing)
+        plan = replace(plan, columns=columns)
     with understood():
         return _remade(tree, config, plan)
 
