@@ -146,8 +146,8 @@ def _read(folder: Path) -> RunRecord:
         of = str(config["model"]), str(config["engine"]), int(config["seed"])
         settings, command = dict(flatten(config["settings"])), config.get("command")
         seal = config.get("data", {}).get("sha256")
-    what = (metrics, settings, objective, step_name, converged, data, families, folder, command, seal)
-    return RunRecord(os.fspath(folder), *of, *what)
+    course = (objective, step_name, converged)
+    return RunRecord(os.fspath(folder), *of, metrics, settings, *course, data, families, folder, command, seal)
 
 
 def _metrics(path: Path) -> dict[str, float | None]:

@@ -290,8 +290,8 @@ def _reconstructions(fit: Fit, data: np.ndarray, summary: plots.Summary) -> plot
     if summary.table is None and plots.image_shape(int(np.size(x[0]))) is not None:
         caption = "Data above, what the decoder makes of their latents below."
         return plots.picture(np.concatenate([x, xhat]), caption, like=x, columns=len(x))
-    both = (part.reshape(len(rows), -1) for part in (x, xhat))
-    drawing = plots.png(lambda ax: plots.reconstructions(ax, *both, None, table=summary.table), size=(7, 3))
+    above, below = x.reshape(len(rows), -1), xhat.reshape(len(rows), -1)
+    drawing = plots.png(lambda ax: plots.reconstructions(ax, above, below, None, table=summary.table), size=(7, 3))
     return plots.Picture(plots.data_uri(drawing), "drawing", "Data grey, what the decoder makes of their latents blue.")
 
 

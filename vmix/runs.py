@@ -193,7 +193,7 @@ def _config(fit: Fit, command: str | None, steps: Steps | None, columns: Sequenc
 
 def _seal(data: np.ndarray) -> dict[str, Any]:
     """Shape and checksum of the data, so that runs on other data are not compared; None of data that stay on disk."""
-    kept = None if isinstance(data, np.memmap) else hashlib.sha256(np.ascontiguousarray(data)).hexdigest()
+    kept = None if isinstance(data, np.memmap) else hashlib.sha256(np.ascontiguousarray(data).data).hexdigest()
     return {"shape": list(np.shape(data)), "sha256": kept}
 
 
