@@ -299,6 +299,7 @@ CASES = [
         ("other shapes", "fit(wrong_shapes, x)", "ProgramError", "'x' has shape (40, 7) | (40, 2) | as large as the data"),
         ("a plate that subsamples", "fit(subsampled, x)", "ProgramError", "site 'x' is scaled | batch_size on the engine"),
         ("fractions as categories", "fit(categories, x)", "ProgramError", "'x' is Categorical | float32 | x.astype(int)"),
+        ("a network with a memory", "fit(batch_norm, x)", "ProgramError", "network 'net' | mean, var | BatchNorm | LayerNorm"),
         ("a guide of something else", "fit(StrangeGuide(), x)", "ProgramError", "guide samples site 'latent' | ['z']"),
     ),
     *_cases(

@@ -4,6 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from flax import nnx
+
+from vmix.networks import network
 
 _KEPT = []
 
@@ -15,6 +18,11 @@ def observe(loc, x):
 
 def one_mean(x):
     observe(numpyro.sample("m", dist.Normal(0.0, 5.0)), x)
+
+
+def batch_norm(x):
+    net = network("net", lambda rngs: nnx.BatchNorm(1, rngs=rngs))
+    observe(net(numpyro.sample("m", dist.Normal(0.0, 5.0).expand([1]).to_event(1)))[0], x)
 
 
 def no_data(x):

@@ -41,8 +41,8 @@ def as_data(array: Any, *, name: str, allow_missing: bool = False, min_rows: int
         >>> as_data([[1.0], [float("nan")]], name="x")
         Traceback (most recent call last):
         ...
-        ValueError: x has NaN at row 1, column 0 (1 value in all); expected finite numbers. Pass missing="nan" if NaN \
-means missing, or fill or drop those rows
+        ValueError: x has NaN at row 1, column 0 (1 value in all); expected finite numbers. Pass missing="nan" \
+(command line: --missing nan) if NaN means missing, or fill or drop those rows
     """
     found = _to_numpy(array, name)
     _check_kind(found, name)
@@ -321,7 +321,8 @@ def _check_values(block: np.ndarray, name: str, start: int, allow_missing: bool)
             count = int(nan.sum())
             raise ValueError(
                 f"{name} has NaN at {_first(nan, start)} ({count} value{'s'[: count > 1]} in all); expected finite "
-                'numbers. Pass missing="nan" if NaN means missing, or fill or drop those rows'
+                'numbers. Pass missing="nan" (command line: --missing nan) if NaN means missing, or fill or drop those '
+                "rows"
             )
     if block.dtype.itemsize > 4:
         beyond = np.abs(np.where(finite, block, 0)) > np.finfo(np.float32).max

@@ -23,6 +23,7 @@ from vmix.cli_options import (
     DEFAULTS,
     Choice,
     EngineName,
+    MissingOption,
     Source,
     StepsOption,
     build,
@@ -48,6 +49,7 @@ app = App(
 app.register_install_completion_command(add_to_startup=False)  # a user's start-up files are the user's
 
 Json = Annotated[bool, Parameter(name="--json", negative="")]
+Probabilities = Annotated[bool, Parameter(negative="")]
 
 
 @app.command
@@ -85,6 +87,7 @@ def explain(
     model: str,
     *,
     engine: EngineName = "em",
+    missing: MissingOption = None,
     as_json: Json = False,
     source: Source = ALL_ROWS,
     choice: Choice = DEFAULTS,
@@ -94,6 +97,7 @@ def explain(
     Args:
         model: a name that `vmix models` lists.
         engine: svi, em or gibbs.
+        missing: nan: empty cells and NaN are missing values, and summed out; refused when not said.
         as_json: print JSON: title, rows and stages.
         source: which rows to read.
         choice: options of the model and of the engine.
@@ -102,7 +106,7 @@ def explain(
 
     program, method = build(model, engine, choice)
     images = cut(load(source).images, source.steps, program)
-    plan = vmix.explain(program, images, engine=method)
+    plan = vmix.explain(program, images, engine=method, missing=missing)
     if as_json:
         _print_json(plan.to_json())
     else:
@@ -120,6 +124,7 @@ def fit(
     checkpoint: Path | None = None,
     resume: bool = False,
     config: Path | None = None,
+    missing: MissingOption = None,
     as_json: Json = False,
     source: Source = ALL_ROWS,
     choice: Choice = DEFAULTS,
@@ -135,6 +140,7 @@ def fit(
         checkpoint: folder in which the fit leaves its state every minute; the same command goes on from there.
         resume: keep that state beside the run, in OUT.state, until the fit has ended, and go on from one that is there.
         config: a TOML file of these options; what the command line says comes first.
+        missing: nan: empty cells and NaN are missing values, and summed out; refused when not said.
         as_json: print JSON: the metrics, the paths of the run and the report, whether it converged.
         source: which rows to read.
         choice: options of the model and of the engine.
@@ -144,12 +150,13 @@ def fit(
     if resume and checkpoint:
         raise ValueError("--resume keeps the state in OUT.state, --checkpoint in a folder of your choice: give one")
     state = out.with_name(f"{out.name}.state") if resume else checkpoint
-    prepare_folder(out, overwrite=overwrite)
     program, method = build(model, engine, choice)
     dataset = load(source)
     images = cut(dataset.images, source.steps, program)
-    result = vmix.fit(program, images, engine=method, seed=seed, checkpoint=state)
-    found = write_run(result, out, data=images, labels=names(dataset), command=_command(), steps=source.steps)
+    prepare_folder(out, overwrite=overwrite)
+    result = vmix.fit(program, images, engine=method, seed=seed, checkpoint=state, missing=missing)
+    read_as = {"steps": source.steps, "columns": dataset.meta.get("columns")}
+    found = write_run(result, out, data=images, labels=names(dataset), command=_command(), **read_as)
     if as_json:
         ended = {"converged": result.converged, "interrupted": result.interrupted}
         _print_json({"run": str(out), "report": str(out / "report.html"), "metrics": found, **ended})
@@ -172,7 +179,9 @@ def predict(
     *,
     out: Path | None = None,
     label_column: str | None = None,
+    columns: str | None = None,
     steps: StepsOption = None,
+    probabilities: Probabilities = False,
 ) -> None:
     """Write the most probable component of every row of FILE, as CSV.
 
@@ -181,7 +190,9 @@ def predict(
         file: a data set's name or a file, with the columns that were fitted.
         out: the CSV file; printed when missing.
         label_column: the column of a CSV file to leave out.
+        columns: as for fit; those of a file with names are found by the names that were fitted when missing.
         steps: as for fit; what the run was fitted with when missing.
+        probabilities: write a column for each component beside, with its probability in the row.
     """
     from vmix.runs import labels_csv
     from vmix.steps import as_rows
@@ -191,9 +202,10 @@ def predict(
         raise ValueError(
             f"{result.model_name} has no components to predict; vmix.load(...).transform gives its latents"
         )
-    images = load(Source(data=file, label_column=label_column)).images
+    images = load(Source(data=file, label_column=label_column, columns=columns), run=folder).images
     shown = as_rows(result, cut(images, _steps(steps, folder), result))
-    text = labels_csv(shown.fit.predict(shown.data))
+    shares = shown.fit.predict_proba(shown.data) if probabilities else None
+    text = labels_csv(shown.fit.predict(shown.data) if shares is None else shares.argmax(1), shares)
     if out is None:
         print(text, end="")
     else:
@@ -206,17 +218,17 @@ def report(folder: Path, /, *, source: Source = ALL_ROWS, out: Path | None = Non
 
     Args:
         folder: a run that `vmix fit` wrote.
-        source: which rows to show; --steps is what the run was fitted with when missing.
+        source: which rows to show; --steps and --columns are what the run was fitted with when missing.
         out: the HTML file; FOLDER/report.html when missing.
     """
     from vmix.plots import summarise
     from vmix.report import compute_metrics, write_report
     from vmix.steps import as_rows
 
-    result, dataset = _reload(folder), load(source)
+    result, dataset = _reload(folder), load(source, run=folder)
     images = cut(dataset.images, _steps(source.steps, folder), result)
     result, images, labels = as_rows(result, images, names(dataset))
-    summary = summarise(result, images)
+    summary = summarise(result, images, dataset.meta.get("columns"))
     found = compute_metrics(result, images, labels, predicted=summary.predicted)
     path = out or folder / "report.html"
     print(write_report(result, path, data=images, labels=labels, metrics=found, summary=summary))

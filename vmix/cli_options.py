@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import csv
 import dataclasses
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -16,6 +18,7 @@ from vmix.suggesting import unknown
 
 EngineName = Literal["svi", "em", "gibbs"]
 StepsOption = int | Literal["all"] | None
+MissingOption = Literal["nan"] | None
 Pairs = Annotated[tuple[str, ...], Parameter(negative_iterable=(), show_default=False)]
 
 
@@ -28,6 +31,8 @@ class Source:
     "A name (digits, mnist, serket) or a file (.npy .npz .csv .idx .idx.gz)."
     label_column: str | None = None
     "The column of a CSV file that holds the labels, by name or number."
+    columns: str | None = None
+    "The columns of a CSV file to read, by name or number: age,income. All but the labels' when missing."
     limit: int | None = None
     "Read this many rows at most."
     steps: StepsOption = None
@@ -128,13 +133,35 @@ def _value(text: str) -> Any:
         return text
 
 
-def load(source: Source) -> Any:
-    """Read the data set."""
+def load(source: Source, *, run: Path | None = None) -> Any:
+    """Read the data set; with a run's folder the columns that it was fitted to, where the source asks for none."""
     from vmix import data
 
-    label = source.label_column
-    column = int(label) if label is not None and label.isdecimal() else label
-    return data.load(source.data, limit=source.limit, label=column)
+    label = None if source.label_column is None else _column(source.label_column)
+    columns = columns_asked(source.columns) or _fitted_columns(source.data, run)
+    return data.load(source.data, limit=source.limit, label=label, columns=columns)
+
+
+def columns_asked(text: str | None) -> list[str | int] | None:
+    """Columns as a list: names, in quotes where they have a comma, or numbers.
+
+    Example:
+        >>> columns_asked('age, "income, net",5')
+        ['age', 'income, net', 5]
+    """
+    return None if text is None else [_column(name.strip()) for name in next(csv.reader([text], skipinitialspace=True))]
+
+
+def _fitted_columns(path: str, run: Path | None) -> list[str] | None:
+    """The names of the columns that were fitted, for a file that has names too."""
+    from vmix import data
+    from vmix.runs import remembered_columns
+
+    return None if run is None or data.header_of(path) is None else remembered_columns(run)
+
+
+def _column(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text
 
 
 def cut(images: Any, steps: StepsOption, wanting: Any) -> Any:

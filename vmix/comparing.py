@@ -46,6 +46,7 @@ class RunRecord(NamedTuple):
         families: of the observed sites, which say what the objective's unit measures.
         folder: where it is.
         command: the line that made it, where that is known.
+        seal: checksum of the data, where that is known.
     """
 
     name: str
@@ -61,6 +62,7 @@ class RunRecord(NamedTuple):
     families: tuple[str, ...]
     folder: Path
     command: str | None
+    seal: str | None
 
     def to_json(self) -> dict[str, Any]:
         """The record without settings and trace, as JSON takes it."""
@@ -107,7 +109,8 @@ def write_comparison(records: Sequence[RunRecord], path: str | os.PathLike[str])
     """
     maps = [_map(record, number) for number, record in enumerate(records)]
     figures = {"objectives": _curves(records)} | {m.id: m.figure for m in maps if m.figure}
-    same_data = len({record.data for record in records}) == 1
+    seals = {record.seal for record in records} - {None}
+    same_data = len({record.data for record in records}) == 1 and len(seals) < 2
     same_unit = same_data and len({record.families for record in records}) == 1
     compared = [name for name in RANKED if (same_unit if name == "elbo" else same_data)]
     names = [name for name in METRICS if any(name in record.metrics for record in records)]
@@ -142,9 +145,9 @@ def _read(folder: Path) -> RunRecord:
     with checkpoint.understood(folder / "config.json", "a run"):
         of = str(config["model"]), str(config["engine"]), int(config["seed"])
         settings, command = dict(flatten(config["settings"])), config.get("command")
-    return RunRecord(
-        os.fspath(folder), *of, metrics, settings, objective, step_name, converged, data, families, folder, command
-    )
+        seal = config.get("data", {}).get("sha256")
+    course = (objective, step_name, converged)
+    return RunRecord(os.fspath(folder), *of, metrics, settings, *course, data, families, folder, command, seal)
 
 
 def _metrics(path: Path) -> dict[str, float | None]:

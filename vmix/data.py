@@ -1,7 +1,5 @@
-"""Data sets by name, and the user's own files: shapes, dtypes and sizes are checked, nothing is ever unpickled.
-
-Longer than most files because each of four formats refuses its own kinds of damage by name.
-"""
+"""Data sets by name, and the user's own files: shapes, dtypes and sizes are checked, nothing is ever unpickled."""
+# Length: each of four formats refuses its own kinds of damage by name.
 
 import array as flat
 import csv
@@ -13,7 +11,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +30,8 @@ _LABEL_KEYS = ("y", "labels", "label", "digit", "target")
 _IMAGE_KEYS = ("x", "images", "image", "data")
 _IDX_DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _SPLIT_KEYS = ("x_train", "y_train", "x_test", "y_test")
+# What spreadsheets and statistics programs write where a value is missing; float() reads "nan" by itself.
+_NO_VALUE = ("", "na", "n/a", "null", "none")
 # SHA-256 over the sorted SHA-256s of (784 pixel bytes, one label byte): the rows of each split, whatever their order.
 _MNIST_ROWS = {
     "train": "54e1ab866c9484947dd4821c52bb7a43938f555d6b046be6af55247f8e6ffc64",
@@ -73,6 +73,7 @@ def load(
     split: Split = "all",
     limit: int | None = None,
     label: str | int | None = None,
+    columns: Sequence[str | int] | None = None,
     max_bytes: int = 8 * _GIB,
     mmap_above: int = _GIB,
 ) -> Dataset:
@@ -88,6 +89,7 @@ def load(
             y_test has them.
         limit: keep the first `limit` rows.
         label: the label column of a .csv (name, or index from 0), or the label key of an .npz.
+        columns: the columns of a .csv to read, in this order (names, or indices from 0); all but the label's when None.
         max_bytes: refuse a file that is larger than this when decompressed.
         mmap_above: an .npy file larger than this comes back as a read-only np.memmap, its values unread and unscaled.
 
@@ -104,6 +106,8 @@ def load(
     """
     if split not in ("train", "test", "all"):
         raise ValueError(f'split is {split!r}; expected "train", "test" or "all"')
+    if columns is not None and not str(name_or_path).lower().endswith(".csv"):
+        raise _bad(name_or_path, f"asked for columns {list(columns)}", "a .csv file: only there columns have names")
     rows = slice(None if limit is None else check_positive_int(limit, "limit"))
     named = {"digits": _digits, "mnist": _mnist, "serket": _serket}.get(str(name_or_path))
     if named:
@@ -122,12 +126,22 @@ def load(
     if key or split != "all":
         raise _bad(file, f"asked for key {key!r} and split {split!r}", "neither: only an .npz file has keys and splits")
     if lower.endswith(".csv"):
-        return _own(file, _from_csv(file, label, max_bytes), rows)
+        return _own(file, _from_csv(file, label, columns, max_bytes), rows)
     if lower.endswith(".npy"):
         return _own(file, (_from_npy(file, max_bytes, mmap_above), None, {}), rows)
     if lower.endswith((".idx", ".idx.gz", "-ubyte", "-ubyte.gz")):
         return _own(file, (parse_idx(_read_bytes(file, max_bytes), str(file)), None, {}), rows)
     raise _bad(file, "the name tells no known kind", ".npy, .npz, .csv, .idx, .idx.gz, -ubyte or -ubyte.gz")
+
+
+def header_of(path: str | os.PathLike[str]) -> list[str] | None:
+    """The names in the first row of a .csv file; None where these are numbers, and for other files."""
+    file = Path(path).expanduser()
+    if not (file.name.lower().endswith(".csv") and file.is_file()):
+        return None
+    with open(file, newline="", encoding="utf-8-sig", errors="replace") as stream:
+        first: list[str] = next(csv.reader(stream), [])
+    return first if first and _numbers(first) is None else None
 
 
 def parse_idx(raw: bytes, where: str) -> np.ndarray:
@@ -345,35 +359,37 @@ def _split_of(arrays: dict[str, np.ndarray], split: Split, file: Path) -> tuple[
     return images, np.concatenate([arrays["y_train"], arrays["y_test"]])
 
 
-def _from_csv(file: Path, label: str | int | None, max_bytes: int) -> _Found:
+def _from_csv(file: Path, label: str | int | None, columns: Sequence[str | int] | None, max_bytes: int) -> _Found:
     _check_size(file, file.stat().st_size, max_bytes)
     try:
         with open(file, newline="", encoding="utf-8-sig") as stream:
-            return _csv_table(csv.reader(stream, strict=True), file, label)
+            return _csv_table(csv.reader(stream, strict=True), file, label, columns)
     except (csv.Error, UnicodeDecodeError) as error:
         raise _bad(file, str(error), "comma-separated text in UTF-8") from error
 
 
-def _csv_table(reader: Any, file: Path, label: str | int | None) -> _Found:
+def _csv_table(reader: Any, file: Path, label: str | int | None, columns: Sequence[str | int] | None) -> _Found:
     rows = filter(None, reader)
     first: list[str] = next(rows, [])
-    width = len(first)
-    try:
-        column = first.index(label) if isinstance(label, str) else label if label is None else range(len(first))[label]
-    except (ValueError, IndexError) as error:
-        raise _bad(file, f"asked for label column {label!r}", f"one of {first[:20]}, or an index") from error
-    header = [cell for at, cell in enumerate(first) if at != column]
-    named = isinstance(label, str) or _numbers(header) is None
+    at_label = None if label is None else _place_of(label, first, file, "label column")
+    kept = [at for at in range(len(first)) if at != at_label]
+    if columns is not None:
+        kept = [_place_of(column, first, file, "column") for column in columns]
+    if columns is not None and (at_label in kept or len(set(kept)) < len(kept) or not kept):
+        raise _bad(file, f"asked for columns {columns!r}, label {label!r}", "columns, each once, beside the label's")
+    header = [first[at] for at in kept]
+    named = any(isinstance(one, str) for one in (label, *(columns or ()))) or _numbers(header) is None
     values, labels = flat.array("d"), []
     for row in rows if named else chain([first], rows):
         where = f"{file}, line {reader.line_num}"
-        if len(row) != width:
-            raise _bad(where, f"has {len(row)} cells", f"{width} as in the first row")
-        labels += [] if column is None else [row.pop(column)]
-        numbers = _numbers(row)
+        if len(row) != len(first):
+            raise _bad(where, f"has {len(row)} cells", f"{len(first)} as in the first row")
+        labels += [] if at_label is None else [row[at_label]]
+        numbers = _numbers([row[at] for at in kept])
         if numbers is None:
-            bad = next(cell for cell in row if _numbers([cell]) is None)
-            raise _bad(where, f"found {bad!r}", "a number: name a column of labels with label=")
+            at = next(at for at in kept if _numbers([row[at]]) is None)
+            ways = "say which columns are data, columns=[...] (--columns), or labels, label= (--label-column)"
+            raise _bad(where, f"found {row[at]!r} in column {first[at] if named else at!r}", f"a number: {ways}")
         values.extend(numbers)
     if not values:
         raise _bad(file, "has no rows of numbers", "at least one")
@@ -381,11 +397,19 @@ def _csv_table(reader: Any, file: Path, label: str | int | None) -> _Found:
     return table, np.array(labels) if labels else None, {"columns": header} if named else {}
 
 
+def _place_of(column: str | int, first: list[str], file: Path, what: str) -> int:
+    """Where a column is, by its name in the first row or by its number, which may count from the end."""
+    try:
+        return first.index(column) if isinstance(column, str) else range(len(first))[column]
+    except (ValueError, IndexError) as error:
+        raise _bad(file, f"asked for {what} {column!r}", f"one of {first[:20]}, or an index") from error
+
+
 def _numbers(cells: list[str]) -> list[float] | None:
-    # An empty cell is a missing value; float() would take 1_000 for a number, no spreadsheet writes that.
+    # float() would take 1_000 for a number, no spreadsheet writes that.
     if "_" in "".join(cells):
         return None
     try:
-        return [float(cell) if cell.strip() else math.nan for cell in cells]
+        return [math.nan if cell.strip().lower() in _NO_VALUE else float(cell) for cell in cells]
     except ValueError:
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -19,6 +20,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from vmix.checks import check_seed
+from vmix.columns import names_of
 from vmix.door import (
     check_arrays,
     check_batch,
@@ -243,6 +245,7 @@ def prepare_task(
             look(program, arrays, sites)
 
     plan = make_plan(program, arrays, key=_keys(seed)["plan"], missing=missing is not None, judge=judge)
+    plan = replace(plan, columns=tuple(names_of(table) for table in data))
     engine.check(plan, num_rows)
     labels = join_messages(*factors(plan.layout))
     stream = Stream(plan, engine, arrays, labels, seed=seed) if is_streamed(arrays) else None

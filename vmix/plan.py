@@ -60,6 +60,7 @@ class Plan:
         params: initial network parameters.
         template: a few rows of the data, for shapes.
         num_rows: N, the number of rows of the whole data.
+        columns: names of the columns of each data array; None of those that have none.
     """
 
     program: Program
@@ -74,6 +75,7 @@ class Plan:
     params: dict[str, Any] = field(default_factory=dict, repr=False)
     template: tuple = field(default=(), repr=False)
     num_rows: int = 0
+    columns: tuple[list[str] | None, ...] = field(default=(), repr=False)
 
     def names(self, role: str) -> tuple[str, ...]:
         """Names of the sites with a role, in program order."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vmix.checks import check_fit, check_positive_int, check_same_length
+from vmix.columns import MAX_COLUMNS, Columns, columns_of
 from vmix.steps import as_rows
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 MAX_POINTS = 2_000
 MAX_SIDE = 40
+MAX_NAMED = 12
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 
 
@@ -126,7 +128,7 @@ def objective_range(traces: np.ndarray) -> tuple[float, float]:
     if settled.size == 0:
         return 0.0, 1.0
     low, high = float(np.quantile(settled, 0.02)), float(settled.max())
-    margin = 0.08 * (high - low) or max(1e-3, 1e-3 * abs(high))
+    margin = max(0.08 * (high - low), 1e-4 * max(1.0, abs(high)))  # below that a climb is float32's rounding
     return low - margin, high + margin
 
 
@@ -178,7 +180,14 @@ def image_grid(
     ax.set_axis_off()
 
 
-def reconstructions(ax: Axes, x: np.ndarray, xhat: np.ndarray, image_shape: tuple[int, int] | None) -> None:
+def reconstructions(
+    ax: Axes,
+    x: np.ndarray,
+    xhat: np.ndarray,
+    image_shape: tuple[int, int] | None,
+    *,
+    table: Columns | None = None,
+) -> None:
     """Draw data in the first row and their reconstructions in the second, or both as lines.
 
     Args:
@@ -186,18 +195,24 @@ def reconstructions(ax: Axes, x: np.ndarray, xhat: np.ndarray, image_shape: tupl
         x: data, shape (n, D).
         xhat: reconstructions, shape (n, D).
         image_shape: (height, width), or None for lines.
+        table: the columns, of lines.
     """
     x, xhat = np.asarray(x, dtype=np.float64), np.asarray(xhat, dtype=np.float64)
     if image_shape is None:
-        _lines(ax, x, "#999999")
-        _lines(ax, xhat, COLOURS[0])
+        _lines(ax, x, "#999999", table=table)
+        _lines(ax, xhat, COLOURS[0], table=table)
         return
     limits = (float(np.nanmin(x)), float(np.nanmax(x)))
     image_grid(ax, np.concatenate([x, xhat]), image_shape, columns=len(x), limits=limits)
 
 
 def component_samples(
-    ax: Axes, samples: np.ndarray, image_shape: tuple[int, int] | None, *, names: Iterable[int] | None = None
+    ax: Axes,
+    samples: np.ndarray,
+    image_shape: tuple[int, int] | None,
+    *,
+    names: Iterable[int] | None = None,
+    table: Columns | None = None,
 ) -> None:
     """Draw one row of samples a component, or one colour of lines a component.
 
@@ -206,11 +221,12 @@ def component_samples(
         samples: draws, shape (K, n, D).
         image_shape: (height, width), or None for lines.
         names: the components' numbers, written to the left of their rows of images; none are written when missing.
+        table: the columns, of lines.
     """
     samples = np.asarray(samples, dtype=np.float64)
     if image_shape is None:
         for index, draws in enumerate(samples):
-            _lines(ax, draws, colour(index))
+            _lines(ax, draws, colour(index), table=table)
         return
     image_grid(ax, samples.reshape(-1, samples.shape[-1]), image_shape, columns=samples.shape[1])
     height = image_shape[0]
@@ -228,6 +244,7 @@ class Summary(NamedTuple):
         latent: encoder's latent of every row, shape (N, latent_dim); None where there is none.
         rows: the rows that scatters show, evenly spaced, shape (min(N, 2000),).
         points: their places on two principal axes of the latent, or of the data, shape (len(rows), 2).
+        table: the columns, where the data are a table: of 30 at most that are no image, or of columns with names.
     """
 
     predicted: np.ndarray | None
@@ -235,14 +252,16 @@ class Summary(NamedTuple):
     latent: np.ndarray | None
     rows: np.ndarray
     points: np.ndarray
+    table: Columns | None = None
 
 
-def summarise(fit: Fit, data: np.ndarray) -> Summary:
+def summarise(fit: Fit, data: np.ndarray, columns: Sequence[str] | None = None) -> Summary:
     """Predict, transform and project the data once, for all that is drawn from them.
 
     Args:
         fit: a fitted model.
         data: rows, shape (N, D); sequences count as their steps.
+        columns: their names.
 
     Returns:
         The `Summary` of the fit on these rows.
@@ -258,8 +277,11 @@ def summarise(fit: Fit, data: np.ndarray) -> Summary:
         predicted = shares.argmax(1)
     latent = np.asarray(fit.transform(data)) if fit.has_latent else None
     rows = np.unique(np.linspace(0, len(data) - 1, min(len(data), MAX_POINTS)).astype(int))
-    shown = latent[rows] if latent is not None else np.asarray(data[rows]).reshape(len(rows), -1)
-    return Summary(predicted, shares, latent, rows, pca_2d(shown))
+    some = np.asarray(data[rows]).reshape(len(rows), -1)
+    is_table = columns is not None or (some.shape[1] <= MAX_COLUMNS and image_shape(some.shape[1]) is None)
+    table = columns_of(some, columns) if is_table else None
+    shown = latent[rows] if latent is not None else some if table is None else table.even(some)
+    return Summary(predicted, shares, latent, rows, pca_2d(shown), table)
 
 
 class ConfusionTable(NamedTuple):
@@ -360,7 +382,7 @@ class Picture(NamedTuple):
     caption: str
 
 
-def picture(rows: np.ndarray, caption: str, *, like: np.ndarray, columns: int) -> Picture:
+def picture(rows: np.ndarray, caption: str, *, like: np.ndarray, columns: int, table: Columns | None = None) -> Picture:
     """Turn rows into pixels where they are square images, and into a drawing of lines where they are not.
 
     Args:
@@ -368,16 +390,17 @@ def picture(rows: np.ndarray, caption: str, *, like: np.ndarray, columns: int) -
         caption: the line above it.
         like: data of D columns whose smallest and largest value are black and white.
         columns: images in a row of the grid.
+        table: the columns of a table, which is never drawn as images.
 
     Returns:
         A PNG as a data URI, clear between the images; of images over 40 pixels wide every second, third ... pixel.
     """
     rows = np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)
     width = int(np.size(like[0]))
-    shape = image_shape(width)
+    shape = image_shape(width) if table is None else None
     if shape is None:
         axis = "feature" if rows.shape[-1] == width else "step"
-        drawing = png(lambda ax: _lines(ax, rows, COLOURS[0], axis=axis), size=(5, 2.4))
+        drawing = png(lambda ax: _lines(ax, rows, COLOURS[0], axis=axis, table=table), size=(5, 2.4))
         return Picture(data_uri(drawing), "drawing", caption)
     from PIL import Image
 
@@ -397,8 +420,19 @@ def data_uri(image: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(image).decode("ascii")
 
 
-def _lines(ax: Axes, rows: np.ndarray, ink: str, *, axis: str = "feature") -> None:
-    """Draw each row over its features; dots as well where there are few."""
-    marker = "o" if rows.shape[-1] <= 20 else None
-    ax.plot(np.arange(rows.shape[-1]), rows.T, color=ink, alpha=0.5, linewidth=0.8, marker=marker, markersize=3)
-    ax.set_xlabel(axis)
+def _lines(ax: Axes, rows: np.ndarray, ink: str, *, axis: str = "feature", table: Columns | None = None) -> None:
+    """Draw each row over its features; dots as well where there are few, and names where they are known."""
+    places = np.arange(rows.shape[-1])
+    marker = "o" if len(places) <= 20 else None
+    if table is not None and len(table.loc) != len(places):  # steps, not columns
+        table = None
+    shown = rows if table is None else table.even(rows)
+    ax.plot(places, shown.T, color=ink, alpha=0.5, linewidth=0.8, marker=marker, markersize=3)
+    names = None if table is None else table.names
+    if len(places) <= MAX_NAMED:
+        look: dict[str, Any] = {"rotation": 20, "ha": "right", "parse_math": False} if names else {}
+        ax.set_xticks(places, names, **look)
+    if not (names and len(places) <= MAX_NAMED):
+        ax.set_xlabel(axis)
+    if table is not None and table.differ:
+        ax.set_ylabel("std. deviations")

@@ -14,6 +14,7 @@ from jax import Array
 from numpyro import handlers
 
 from vmix.checks import as_data, check_index, check_positive_int, check_same_length, check_seed, check_width
+from vmix.columns import check_names
 from vmix.door import check_record
 from vmix.enumeration import has_steps
 from vmix.free_energy import Evaluation, evaluate
@@ -86,7 +87,9 @@ class Predictor:
         """The elbo or log evidence of each datum in nats, the average density over draws, shape (N,)."""
         return self._rows("_per_datum", data)
 
-    def sample(self, num_samples: int, *, component: int | None, seed: int, mean: bool) -> Any:
+    def sample(
+        self, num_samples: int, *, component: int | None, seed: int, mean: bool, given: tuple[Any, ...] = ()
+    ) -> Any:
         """New data; see `Fit.sample`."""
         check_positive_int(num_samples, "num_samples")
         check_seed(seed)
@@ -100,8 +103,13 @@ class Predictor:
         fixed = {}
         if component is not None:
             fixed = {name: jnp.asarray(v[component]) for name, v in self.plan.layout.state_values().items()}
-        rows = tuple(jnp.asarray(a)[jnp.zeros(num_samples, int)] for a in self.plan.template)
-        drawn = self._draw(self.globals, self.params, rows, fixed, jax.random.key(seed), mean=mean)
+        draw, rows = self._draw, tuple(jnp.asarray(a)[jnp.zeros(num_samples, int)] for a in self.plan.template)
+        if given:
+            arrays = self._check(given)
+            if len(arrays[0]) != num_samples:
+                raise ValueError(f"given has {len(arrays[0])} rows; expected one for each of {num_samples} samples")
+            draw, rows = self._of_length(arrays)._draw, tuple(jnp.asarray(a) for a in arrays)
+        drawn = draw(self.globals, self.params, rows, fixed, jax.random.key(seed), mean=mean)
         return _single(jax.tree.map(np.asarray, drawn))
 
     def _rows(self, name: str, data: tuple) -> Any:
@@ -128,8 +136,9 @@ class Predictor:
                 "new data cannot be predicted; write a guide with an encoder"
             )
         names = ["x"] if len(data) == 1 else [f"data[{i}]" for i in range(len(data))]
-        arrays = []
-        for array, name, like in zip(data, names, template, strict=True):
+        arrays, columns = [], self.plan.columns or (None,) * len(template)
+        for array, name, like, fitted in zip(data, names, template, columns, strict=True):
+            check_names(array, fitted, name)
             found = as_data(array, name=name, allow_missing=self.plan.missing)
             if found.ndim != like.ndim:
                 raise ValueError(

@@ -270,6 +270,8 @@ def _abstract_sites(fn: Callable[..., Any], args: tuple, name: str, *, again: bo
 
     def run(key: Array, *data: Array) -> None:
         for site in trace_sites(fn, data, key=key, validate=True).values():
+            if site["type"] == "mutable":
+                _refuse_state(site)
             if site["type"] in ("sample", "param"):
                 found[site["name"]] = _describe(site)
 
@@ -282,6 +284,16 @@ def _abstract_sites(fn: Callable[..., Any], args: tuple, name: str, *, again: bo
                 "something from run to run; draw with numpyro.sample, and let it depend on its arguments alone"
             )
     return found
+
+
+def _refuse_state(site: dict) -> None:
+    """Refuse what a network keeps besides its weights: engines run a program many times over, and in no one order."""
+    leaves = jax.tree_util.tree_flatten_with_path(site["value"])[0]
+    kept = [jax.tree_util.keystr(path[1:], simple=True, separator=".") for path, _ in leaves]
+    raise ProgramError(
+        f"network {site['name'].removesuffix('$state')!r} keeps something besides its weights ({', '.join(kept[:4])}), "
+        "as BatchNorm and Dropout do; expected nnx.Param alone: use LayerNorm, and plain arrays for constants"
+    )
 
 
 def _describe(site: dict) -> dict:

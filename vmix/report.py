@@ -17,6 +17,7 @@ import numpy as np
 from markupsafe import Markup
 
 from vmix import findings, plots
+from vmix.columns import MAX_COLUMNS, profile
 from vmix.diagnosing import mixing_of_sites, of_codes, of_components, of_draws, of_gradients, of_history, word
 from vmix.pages import write_page
 from vmix.steps import Bound, as_rows, describe_rows, reconstruct_rows
@@ -78,6 +79,7 @@ def write_report(
     metrics: Mapping[str, float | None],
     summary: plots.Summary | None = None,
     words: Sequence[Any] | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Path:
     """Write the page.
 
@@ -89,6 +91,7 @@ def write_report(
         metrics: name to number, as `compute_metrics` returns.
         summary: what `summarise` returned for the same data; computed here when None.
         words: names of the words of counts, as for `findings.topics_of`.
+        columns: names of the columns.
 
     Returns:
         The path.
@@ -100,7 +103,7 @@ def write_report(
     fit, data, labels = as_rows(fit, np.asarray(data), labels)
     if labels is not None and len(labels) != len(data):
         raise ValueError(f"labels has {len(labels)} entries; data has {len(data)} rows: give one label a row, or None")
-    summary = summary or plots.summarise(fit, data)
+    summary = summary or plots.summarise(fit, data, columns)
     context = _context(fit, data, labels, metrics, summary) | _special(*whole, labels, words)
     return write_page(path, "report.html.j2", context)
 
@@ -148,14 +151,16 @@ def _context(
         "num_traces": min(len(traces), MAX_TRACES),
         "stages": [_stage(stage) for stage in history.get("stages") or []],
         "scatters": scatters,
-        "thumbnails": sheet_of(data[summary.rows]),
+        "thumbnails": sheet_of(data[summary.rows]) if summary.table is None else None,
+        "own_scales": summary.table is not None and summary.table.differ,
+        "profile": _profile(data, summary),
         "latent_dim": None if summary.latent is None else summary.latent.shape[1],
         "num_shown": "all" if len(summary.rows) == len(data) else f"{len(summary.rows):,} of {len(data):,}",
         "reconstructions": _reconstructions(fit, data, summary),
         "components": components,
         "num_components": fit.num_components,
         "all_shown": len(components) < MAX_COMPONENTS,
-        "samples": None if components else _samples(fit, data),
+        "samples": None if components else _samples(fit, data, summary),
         "confusion": _confusion(labels, summary.predicted),
         "checks": _checks(fit, summary),
         "diagnostics": _diagnostics(fit),
@@ -172,10 +177,17 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
         if isinstance(value, Mapping):
             rows += flatten(value, f"{prefix}{name}.")
         else:
-            text = "none" if value is None else str(value)
+            text = "none" if value is None else str(_short(value))
             short = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} \N{HORIZONTAL ELLIPSIS}"
             rows.append((f"{prefix}{name}", short))
     return rows
+
+
+def _short(value: Any) -> Any:
+    """Numbers with six digits, those within a list too: more of them tell a reader nothing."""
+    if isinstance(value, list | tuple):
+        return [_short(one) for one in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _stage(stage: Mapping[str, Any]) -> dict[str, str]:
@@ -274,14 +286,28 @@ def _reconstructions(fit: Fit, data: np.ndarray, summary: plots.Summary) -> plot
         return None
     rows = thin(summary.rows, 10)
     x = np.asarray(data[rows])
-    both = np.concatenate([x, reconstruct_rows(fit, data, rows)])
-    return plots.picture(both, "Data above, what the decoder makes of their latents below.", like=x, columns=len(x))
+    xhat = np.asarray(reconstruct_rows(fit, data, rows))
+    if summary.table is None and plots.image_shape(int(np.size(x[0]))) is not None:
+        caption = "Data above, what the decoder makes of their latents below."
+        return plots.picture(np.concatenate([x, xhat]), caption, like=x, columns=len(x))
+    above, below = x.reshape(len(rows), -1), xhat.reshape(len(rows), -1)
+    drawing = plots.png(lambda ax: plots.reconstructions(ax, above, below, None, table=summary.table), size=(7, 3))
+    return plots.Picture(plots.data_uri(drawing), "drawing", "Data grey, what the decoder makes of their latents blue.")
 
 
-def _samples(fit: Fit, data: np.ndarray) -> plots.Picture:
+def _samples(fit: Fit, data: np.ndarray, summary: plots.Summary) -> plots.Picture:
     """Draws from a model without components."""
     draws = np.asarray(fit.sample(2 * NUM_EXAMPLES, seed=fit.seed, mean=fit.has_latent))
-    return plots.picture(draws, _drawn(fit), like=np.asarray(data[:1000]), columns=NUM_EXAMPLES)
+    like = np.asarray(data[:1000])
+    return plots.picture(draws, _drawn(fit), like=like, columns=NUM_EXAMPLES, table=summary.table)
+
+
+def _profile(data: np.ndarray, summary: plots.Summary) -> dict[str, Any] | None:
+    """What the columns of a table are in each component."""
+    table = summary.table
+    if table is None or summary.predicted is None or len(table.loc) > MAX_COLUMNS:
+        return None
+    return profile(data, summary.predicted, table.names)
 
 
 def _drawn(fit: Fit) -> str:
@@ -304,22 +330,25 @@ def _component(fit: Fit, data: np.ndarray, labels: np.ndarray | None, summary: p
     space = thin(members, plots.MAX_POINTS)
     places = np.asarray(data[space] if summary.latent is None else summary.latent[space], dtype=np.float64)
     places = places.reshape(len(places), -1)
+    if summary.latent is None and summary.table is not None:
+        places = summary.table.even(places)
     distance = np.nansum((places - np.nanmean(places, axis=0)) ** 2, axis=1)
     nearest = np.asarray(data[space[np.argsort(distance, kind="stable")[:NUM_EXAMPLES]]])
     samples = None
     if _has_classes(fit):
         draws = np.asarray(fit.sample(NUM_EXAMPLES, component=k, seed=fit.seed, mean=fit.has_latent))
-        samples = plots.picture(draws, _drawn(fit), like=nearest, columns=NUM_EXAMPLES)
+        samples = plots.picture(draws, _drawn(fit), like=nearest, columns=NUM_EXAMPLES, table=summary.table)
     size = f"{len(members):,} rows ({len(members) / len(data):.1%})"
     if labels is not None:
         names, counts = np.unique(labels[members], return_counts=True)
         size += f", label {names[counts.argmax()]} in {counts.max() / len(members):.0%}"
+    middle = "Data nearest to its middle"
     return {
         "index": k,
         "size": size,
         "percent": f"{100 * len(members) / len(data):.2f}",
         "samples": samples,
-        "nearest": plots.picture(nearest, "Data nearest to its middle", like=nearest, columns=NUM_EXAMPLES),
+        "nearest": plots.picture(nearest, middle, like=nearest, columns=NUM_EXAMPLES, table=summary.table),
     }
 
 

@@ -1,10 +1,11 @@
 """What a fit returns, and how it is saved and loaded."""
+# Length: each question to a fit is one method, which says what it answers.
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 from vmix import checkpoint
 from vmix.checks import check_path
+from vmix.columns import names_of
 from vmix.engine import Engine, Start
 from vmix.environment import describe_environment
 from vmix.explaining import Explanation, explain_plan
@@ -27,7 +29,7 @@ from vmix.predicting import Predictor
 from vmix.program import ProgramError
 from vmix.pruning import LEAST, check_least, pruned
 from vmix.recipe import Stage
-from vmix.showing import fit_html
+from vmix.showing import fit_html, fit_text
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 PREDICTIVE_DRAWS = 32
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Fit:
     """A fitted program: predictions, draws, history, and how it came about.
 
@@ -69,9 +71,9 @@ class Fit:
     environment: dict[str, Any]
     plan: Explanation
     params: dict[str, Any]
-    _predictor: Predictor = field(repr=False)
-    _plan: Plan = field(repr=False)
-    factors: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
+    _predictor: Predictor
+    _plan: Plan
+    factors: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
     @classmethod
     def build(
@@ -169,7 +171,13 @@ class Fit:
         return self._predictor.reconstructions(*data)
 
     def sample(
-        self, num_samples: int, *, component: int | None = None, seed: int = 0, mean: bool = False
+        self,
+        num_samples: int,
+        *,
+        component: int | None = None,
+        seed: int = 0,
+        mean: bool = False,
+        given: Sequence[ArrayLike] = (),
     ) -> np.ndarray | dict[str, np.ndarray]:
         """New data from the fitted program.
 
@@ -178,11 +186,14 @@ class Fit:
             component: the component to draw from; by default each datum draws its own.
             seed: randomness.
             mean: return E[x | latents] in place of a draw of x.
+            given: the data arrays, num_samples rows each, of which a draw takes what it hangs on (covariates, totals of
+                counts); what is observed in them gives its shape only. Without them all rows are as the first that was
+                fitted, or after `vmix.load` as a row of ones.
 
         Returns:
             Array (num_samples, D); a dict of arrays where several sites are observed.
         """
-        return self._predictor.sample(num_samples, component=component, seed=seed, mean=mean)
+        return self._predictor.sample(num_samples, component=component, seed=seed, mean=mean, given=tuple(given))
 
     def score(self, *data: ArrayLike) -> float:
         """Mean elbo (log evidence where there is no latent), globals given, in nats per datum.
@@ -232,6 +243,7 @@ class Fit:
             "history": {n: v for n, v in self.history.items() if not isinstance(v, np.ndarray)},
             "template": [[list(a.shape), str(a.dtype)] for a in plan.template],
             "missing": plan.missing,
+            "columns": list(plan.columns),
             "updates": {name: plan.conditionals[name].name for name in plan.per_datum if name in plan.conditionals},
             "plan": self.plan.to_json(),
         }
@@ -248,7 +260,7 @@ class Fit:
 
         Args:
             path: where to write.
-            *data: the data to show it on; of several arrays the first is drawn.
+            *data: the data to show it on; of several arrays the first is drawn, by its columns' names if it has some.
             labels: true classes, for the metrics and the confusion table.
             words: names of the words of counts, one a column; a list of them for each array of counts, of several.
 
@@ -262,9 +274,13 @@ class Fit:
         given = None if labels is None else np.asarray(labels)
         if not data:
             raise TypeError("report needs the data that the fit is shown on: fit.report(path, x)")
+        columns = names_of(data[0]) or next(iter(self._plan.columns), None)
         first, shown = np.asarray(data[0]), bound(self, *data[1:])
         metrics = compute_metrics(shown, first, given)
-        return write_report(shown, path, data=first, labels=given, metrics=metrics, words=words)
+        return write_report(shown, path, data=first, labels=given, metrics=metrics, words=words, columns=columns)
+
+    def __repr__(self) -> str:
+        return fit_text(self)
 
     def _repr_html_(self) -> str:
         return fit_html(self)
@@ -295,8 +311,11 @@ def load(folder: str | Path, *, program: Any = None) -> Fit:
         source = program if program is not None else _installed_model(config["model"], config["settings"]["model"])
         frames = {n: Frame(jnp.asarray(f["shift"]), jnp.asarray(f["scale"])) for n, f in tree["frames"].items()}
         updates, template, missing = config.get("updates", {}), template_of(config["template"]), config["missing"]
+        named = zip(config.get("columns", [None] * len(template)), template, strict=True)
+        columns = tuple(None if names is None else [str(name) for name in names] for names, _ in named)
     with understood() if program is None else nullcontext():  # the errors of a program of one's own are its own
         plan = bare_plan(source, template, frames=frames, updates=updates, missing=missing)
+        plan = replace(plan, columns=columns)
     with understood():
         return _remade(tree, config, plan)
 

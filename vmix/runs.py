@@ -1,7 +1,8 @@
 """A run's folder: configuration, metrics, labels, latents, checkpoint, plots and the report of one fit.
 
 ```
-config.json   what was fitted and how: model, engine, seed, settings, versions, command, steps
+config.json   what was fitted and how: model, engine, seed, settings, versions, command, steps, columns,
+              shape and checksum of the data
 metrics.json  accuracy (one-to-one), nmi, ari, completeness where there are labels; elbo and seconds always
 labels.csv    row,component: the most probable component of every row, for models that have components
 latents.npy   the encoder's latent of every row, float32 (N, latent_dim), for models that have one
@@ -15,11 +16,12 @@ A row is a datum; where data are sequences, it is a step: step t of sequence n, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,9 +62,15 @@ def prepare_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -
             f"out={str(folder)!r} holds files that are no vmix run; expected a new or empty folder, or an earlier run: "
             "give another folder, or overwrite=True (--overwrite) to write beside them"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"out={str(folder)!r} cannot be written ({error.strerror}); expected a place for the run's files: give "
+            "another folder"
+        ) from error
     return folder
 
 
@@ -80,6 +88,14 @@ def remembered_steps(folder: str | os.PathLike[str]) -> Steps | None:
     if not (steps in (None, "all") or (isinstance(steps, int) and not isinstance(steps, bool) and steps > 0)):
         raise ValueError(f'{Path(folder) / "config.json"}: steps is {steps!r}; expected null, "all" or a whole number')
     return steps
+
+
+def remembered_columns(folder: str | os.PathLike[str]) -> list[str] | None:
+    """Return the names of the columns that were fitted, as `write_run` was told; None where they had none."""
+    columns = read_json(Path(folder) / "config.json").get("columns")
+    if columns is not None and not (isinstance(columns, list) and all(isinstance(name, str) for name in columns)):
+        raise ValueError(f"{Path(folder) / 'config.json'}: columns is {columns!r}; expected null or a list of names")
+    return columns
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -101,6 +117,7 @@ def write_run(
     labels: np.ndarray | None = None,
     command: str | None = None,
     steps: Steps | None = None,
+    columns: Sequence[str] | None = None,
 ) -> dict[str, float | None]:
     """Write everything about a fit; the checkpoint comes first, so that no later failure loses what was learnt.
 
@@ -111,16 +128,17 @@ def write_run(
         labels: true labels of the rows (of the steps), shape (N,), or None; used for metrics and colours only.
         command: the line that made the run, for the record.
         steps: what the rows of the file were cut into, for `remembered_steps`; None where they were not.
+        columns: names of the columns of the file, for `remembered_columns`.
 
     Returns:
         The metrics, as in metrics.json: shares in [0, 1], `elbo` in nats per datum; None for a number not finite.
     """
     folder = Path(folder)
     _clear(folder)
-    _write_json(folder / "config.json", _config(fit, command, steps))
+    _write_json(folder / "config.json", _config(fit, command, steps, columns) | {"data": _seal(data)})
     fit.save(folder / "checkpoint")
     fit, data, labels = as_rows(fit, data, labels)
-    summary = plots.summarise(fit, data)
+    summary = plots.summarise(fit, data, columns)
     metrics = compute_metrics(fit, data, labels, predicted=summary.predicted)
     _write_json(folder / "metrics.json", metrics)
     if summary.predicted is not None:
@@ -142,14 +160,19 @@ def write_labels(path: str | os.PathLike[str], predicted: np.ndarray) -> None:
     Path(path).write_text(labels_csv(predicted), encoding="utf-8")
 
 
-def labels_csv(predicted: np.ndarray) -> str:
-    r"""Return the text of `labels.csv`.
+def labels_csv(predicted: np.ndarray, shares: np.ndarray | None = None) -> str:
+    r"""Return the text of `labels.csv`, and with responsibilities of shape (N, K) a column of them for each component.
 
     Example:
         >>> labels_csv(np.array([4, 0]))
         'row,component\n0,4\n1,0\n'
+        >>> labels_csv(np.array([1]), np.array([[0.25, 0.75]]))
+        'row,component,probability_0,probability_1\n0,1,0.25,0.75\n'
     """
-    return "row,component\n" + "".join(f"{row},{component}\n" for row, component in enumerate(predicted.tolist()))
+    more = [[]] * len(predicted) if shares is None else shares.tolist()
+    head = ["row", "component", *(f"probability_{k}" for k in range(0 if shares is None else shares.shape[1]))]
+    lines = [[str(n), str(c), *(f"{p:.6g}" for p in ps)] for n, (c, ps) in enumerate(zip(predicted, more, strict=True))]
+    return "".join(",".join(line) + "\n" for line in [head, *lines])
 
 
 def _clear(folder: Path) -> None:
@@ -160,11 +183,18 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(folder / "plots", ignore_errors=True)
 
 
-def _config(fit: Fit, command: str | None, steps: Steps | None) -> dict[str, Any]:
+def _config(fit: Fit, command: str | None, steps: Steps | None, columns: Sequence[str] | None) -> dict[str, Any]:
     """What config.json says."""
     config = {"format": FORMAT, "model": fit.model_name, "engine": fit.engine_name, "seed": fit.seed}
     config |= {"settings": fit.settings, "environment": fit.environment}
-    return config | {"command": command or fit.environment.get("command"), "steps": steps}
+    named = None if columns is None else list(columns)
+    return config | {"command": command or fit.environment.get("command"), "steps": steps, "columns": named}
+
+
+def _seal(data: np.ndarray) -> dict[str, Any]:
+    """Shape and checksum of the data, so that runs on other data are not compared; None of data that stay on disk."""
+    kept = None if isinstance(data, np.memmap) else hashlib.sha256(np.ascontiguousarray(data).data).hexdigest()
+    return {"shape": list(np.shape(data)), "sha256": kept}
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -178,18 +208,22 @@ def _write_plots(fit: Fit, folder: Path, data: np.ndarray, labels: np.ndarray | 
     folder.mkdir(exist_ok=True)
     _draw(folder / "objective.png", (7, 4), lambda ax: plots.objective(ax, fit.history))
     _draw_groups(folder, labels, summary)
-    shape = plots.image_shape(int(np.size(data[0])))
+    table = summary.table
+    shape = plots.image_shape(int(np.size(data[0]))) if table is None else None
     if fit.has_latent:
         rows = summary.rows[:: max(1, len(summary.rows) // 10)][:10]
         x, xhat = np.asarray(data[rows]), reconstruct_rows(fit, data, rows)
-        _draw(folder / "reconstructions.png", (8, 2.4), lambda ax: plots.reconstructions(ax, x, xhat, shape))
+        _draw(
+            folder / "reconstructions.png", (8, 2.4), lambda ax: plots.reconstructions(ax, x, xhat, shape, table=table)
+        )
     if summary.predicted is not None and fit.num_components is not None:
         counts = np.bincount(summary.predicted, minlength=fit.num_components)
         held = np.flatnonzero(counts)[:20]
         samples = np.stack(
             [np.asarray(fit.sample(8, component=int(k), seed=fit.seed, mean=fit.has_latent)) for k in held]
         )
-        _draw(folder / "components.png", (6, 7), lambda ax: plots.component_samples(ax, samples, shape, names=held))
+        look: dict[str, Any] = {"names": held, "table": table}
+        _draw(folder / "components.png", (6, 7), lambda ax: plots.component_samples(ax, samples, shape, **look))
         _draw(folder / "weights.png", (7, 3.5), lambda ax: plots.component_weights(ax, counts / counts.sum()))
 
 

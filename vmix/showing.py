@@ -1,4 +1,4 @@
-"""How records and fits look in a notebook: HTML whose every text is escaped, in the notebook's own colours."""
+"""How records and fits look: in a notebook as HTML whose every text is escaped, a fit in a shell as a few lines."""
 
 from __future__ import annotations
 
@@ -45,19 +45,33 @@ class Shown:
 
 def fit_html(fit: Fit) -> str:
     """A fit in a few lines, the shapes of its posterior, and its plan to be unfolded."""
+    shown = _table(("fit", ""), [(name, html.escape(text)) for name, text in _facts(fit)])
+    shown += _table(("posterior", "shape"), [(name, html.escape(shape)) for name, shape in _shapes(fit)])
+    title = f"{fit.model_name} fitted with {fit.engine_name}"
+    plan = f"<details><summary>Plan</summary>{fit.plan._repr_html_()}</details>"
+    return f"<p><b>{html.escape(title)}</b></p>{shown}{plan}"
+
+
+def fit_text(fit: Fit) -> str:
+    """The same lines as plain text, without the plan."""
+    sites = ", ".join(f"{name} ({shape})" for name, shape in _shapes(fit)) or "none"
+    lines = [f"{name:<11}{text}" for name, text in [*_facts(fit), ("posterior", sites)]]
+    return "\n".join([f"{fit.model_name} fitted with {fit.engine_name}", *lines])
+
+
+def _facts(fit: Fit) -> list[tuple[str, str]]:
+    """How a fit came about and how it ended, each under a name."""
     objective = np.atleast_2d(np.asarray(fit.history["objective"]))
     steps = f"{objective.shape[1]:,} {fit.history.get('step_name', 'step')}s"
     last = f"{objective[0, -1]:,.4f} {fit.history.get('unit', 'nats per datum')}" if objective.size else "none"
     ended = "interrupted" if fit.interrupted else "converged" if fit.converged else "ran to its end"
-    facts = [("seed", fit.seed), ("objective", last), ("ended", f"{ended}, after {steps} and {fit.seconds:.1f} s")]
-    if fit.num_components is not None:
-        facts.append(("components", fit.num_components))
-    sites = [(name, " x ".join(map(str, np.shape(value))) or "scalar") for name, value in fit.posterior.items()]
-    shown = _table(("fit", ""), [(name, html.escape(str(value))) for name, value in facts])
-    shown += _table(("posterior", "shape"), [(name, html.escape(shape)) for name, shape in sites])
-    title = f"{fit.model_name} fitted with {fit.engine_name}"
-    plan = f"<details><summary>Plan</summary>{fit.plan._repr_html_()}</details>"
-    return f"<p><b>{html.escape(title)}</b></p>{shown}{plan}"
+    facts = [("seed", str(fit.seed)), ("objective", last), ("ended", f"{ended}, after {steps} and {fit.seconds:.1f} s")]
+    return facts if fit.num_components is None else [*facts, ("components", str(fit.num_components))]
+
+
+def _shapes(fit: Fit) -> list[tuple[str, str]]:
+    """The shape of each site of the posterior."""
+    return [(name, " x ".join(map(str, np.shape(value))) or "scalar") for name, value in fit.posterior.items()]
 
 
 def _table(head: Sequence[str], rows: Iterable[tuple[str, str]]) -> str:

@@ -10,38 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vmix.columns import column_names, kind_of
 from vmix.program import DISCRETE, GLOBAL, OBSERVED, Site
 
 if TYPE_CHECKING:
     from vmix.results import Fit
-
-
-def kind_of(table: Any) -> str | None:
-    """The library a table is of: "pandas", "pyarrow" or "xarray"; None for plain arrays.
-
-    Example:
-        >>> kind_of(np.zeros((2, 2))) is None
-        True
-    """
-    library = type(table).__module__.partition(".")[0]
-    return library if library in ("pandas", "pyarrow", "xarray") else None
-
-
-def column_names(table: Any) -> list[str] | None:
-    """Names of a table's columns; None where it has none.
-
-    Args:
-        table: a frame, an Arrow table, an xarray array whose last dimension has coordinates, or names themselves.
-    """
-    kind = kind_of(table)
-    if kind == "pandas":
-        return [str(name) for name in (table.columns if hasattr(table, "columns") else [table.name])]
-    if kind == "pyarrow":
-        return [str(name) for name in table.column_names]
-    if kind == "xarray":
-        last = table.dims[-1]
-        return [str(name) for name in table.coords[last].values] if last in table.coords else None
-    return None if isinstance(table, np.ndarray) and table.ndim > 1 else [str(name) for name in table]
 
 
 def annotate(fit: Fit, table: Any) -> Any:

@@ -99,7 +99,8 @@ def test_parameters_are_the_models_fields_and_the_shared_ones():
     parameters = InfiniteVaDE().get_params()
     own = {name: getattr(models.InfiniteVaDE(), name) for name in [f.name for f in fields(models.InfiniteVaDE)]}
     shared = {"engine": "em", "engine_options": None, "init": None, "random_state": None, "verbose": False}
-    assert parameters == own | shared
+    assert parameters == own | shared | {"missing": None}
+    assert "missing" not in LDA().get_params()
     assert "views: encoders trained that way" in InfiniteVaDE.__doc__ and "random_state:" in InfiniteVaDE.__doc__
     assert BernoulliMixture().get_params()["binarize"] is None
 
@@ -112,7 +113,9 @@ def test_parameters_are_the_models_fields_and_the_shared_ones():
         (lambda: GaussianMixture(engine_options={"restart": 2}).fit(np.eye(9)), "did you mean 'restarts'"),
         (lambda: GaussianMixture(engine=EM(), engine_options={"restarts": 2}).fit(np.eye(9)), "give one of both"),
         (lambda: GaussianMixture(covariance="round").fit(np.eye(9)), "covariance=. must be"),
-        (lambda: GaussianMixture().fit([[1.0, np.nan]] * 9), "Input X contains NaN"),
+        (lambda: GaussianMixture().fit([[1.0, np.nan]] * 9), r"Input X contains NaN. Give .*missing=.nan.\) if NaN"),
+        (lambda: GaussianMixture(missing="mean").fit(np.eye(9)), 'missing must be None or "nan", found .mean'),
+        (lambda: LDA().fit([[1.0, np.nan]] * 9), "Input X contains NaN"),
         (lambda: VaDE().fit(np.eye(9) * 2), "Bernoulli pixels are in"),
         (lambda: LDA().fit(-np.eye(9)), "Negative values in data passed to LDA"),
         (lambda: LDA().fit(np.eye(9) / 2), "expected counts"),
@@ -126,6 +129,24 @@ def test_parameters_are_the_models_fields_and_the_shared_ones():
 def test_bad_input_is_refused_in_words(make, said):
     with pytest.raises((TypeError, ValueError), match=said):
         make()
+
+
+def test_missing_values_are_summed_out_through_a_pipeline(blobs):
+    """A row without any value has the weights for its probabilities."""
+    x = blobs[0].copy()
+    x[np.random.default_rng(0).random(x.shape) < 0.2] = np.nan
+    pipe = make_pipeline(StandardScaler(), GaussianMixture(num_components=3, random_state=0, missing="nan"))
+    labels, model = pipe.fit_predict(x), pipe[-1]
+    assert adjusted_rand_score(blobs[1][np.isfinite(x).all(1)], labels[np.isfinite(x).all(1)]) > 0.95
+    assert np.isfinite(pipe.score(x)) and model.__sklearn_tags__().input_tags.allow_nan
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_allclose(again.predict_proba([[np.nan, np.nan]])[0], model.weights_, atol=1e-5)
+
+
+def test_binarizing_leaves_gaps():
+    model = BernoulliMixture(binarize=0.5, missing="nan")
+    (rows,) = model._read(np.array([[0.2, np.nan], [0.7, 1.0]]), reset=True)
+    np.testing.assert_array_equal(rows, [[0, np.nan], [1, 1]])
 
 
 @pytest.mark.slow

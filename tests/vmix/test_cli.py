@@ -40,8 +40,9 @@ def calls(monkeypatch):
     """Put the toys in place of models, engines and the driver; returns what the driver was called with."""
     seen = []
 
-    def fit(program, images, *, engine, seed, checkpoint):
+    def fit(program, images, *, engine, seed, checkpoint, missing):
         seen.append((program, engine, seed, images.shape) + ((checkpoint,) if checkpoint else ()))
+        seen[-1] += (missing,) if missing else ()
         return FakeFit(images, k=program.num_components, seed=seed)
 
     entry = SimpleNamespace(name="ToyMixture", load=lambda: ToyMixture)
@@ -149,7 +150,7 @@ def test_checkpoint_is_passed_on(calls, tmp_path):
 def test_resume_keeps_the_state_beside_the_run_until_the_fit_has_ended(
     calls, capsys, monkeypatch, tmp_path, interrupted
 ):
-    def fit(program, images, *, engine, seed, checkpoint):
+    def fit(program, images, *, engine, seed, checkpoint, missing):
         checkpoint.mkdir()
         return FakeFit(images, seed=seed, interrupted=interrupted)
 
@@ -177,7 +178,7 @@ def test_models_lists_names_and_first_lines(calls, capsys):
 def test_explain_prints_the_plan_of_the_engine_asked_for(calls, capsys, monkeypatch):
     seen = []
 
-    def explain(program, images, *, engine):
+    def explain(program, images, *, engine, missing):
         seen.append(engine)
         return SimpleNamespace(as_text=lambda width: f"the plan in {width}")
 
@@ -203,6 +204,52 @@ def test_predict_gives_the_labels_of_the_run_again(fitted, capsys, tmp_path, dig
     assert capsys.readouterr().out == (fitted / "labels.csv").read_text()
     assert run("predict", fitted, tmp_path / "x.npy", "--out", tmp_path / "y.csv") == 0
     assert (tmp_path / "y.csv").read_text() == (fitted / "labels.csv").read_text()
+    assert run("predict", fitted, tmp_path / "x.npy", "--probabilities") == 0
+    table = np.genfromtxt(capsys.readouterr().out.splitlines(), delimiter=",", names=True)
+    assert table.dtype.names[2] == "probability_0" and len(table) == 200
+    shares = np.stack([table[f"probability_{k}"] for k in range(len(table.dtype.names) - 2)], 1)
+    np.testing.assert_array_equal(shares.argmax(1), table["component"])
+
+
+@pytest.fixture
+def customers(tmp_path, digits):
+    """A table with names, and columns that are no numbers; one value is missing."""
+    lines = [f"C{n},{a:.3f},{'xy'[n % 2]},{b:.3f}" for n, (a, b) in enumerate(digits.images[:40, 20:22])]
+    (tmp_path / "customers.csv").write_text("\n".join(["id,age,kind,income", *lines, "C40,0.5,x,NA"]))
+    return tmp_path / "customers.csv"
+
+
+def test_columns_and_what_is_missing_are_said_to_fit_and_remembered_by_predict(
+    calls, capsys, monkeypatch, tmp_path, customers
+):
+    seen = []
+
+    def load(path):
+        fake = FakeFit(np.eye(9, 2), k=2, latent=False)
+        fake.predict = lambda x: seen.append(x) or np.zeros(len(x), int)
+        return fake
+
+    monkeypatch.setitem(vars(vmix), "load", load)
+    words = ["--columns", "age, income", "--label-column", "kind", "--limit", 40, "--num-components", 2]
+    words += ["--missing", "nan", "--seed", 0, "--out", tmp_path / "run"]
+    assert run("fit", "ToyMixture", "--data", customers, *words) == 0
+    assert calls[0][3:] == ((40, 2), "nan")
+    (tmp_path / "new.csv").write_text("income,kind,age\n1,x,2\n,y,4\n")
+    assert run("predict", tmp_path / "run", tmp_path / "new.csv") == 0
+    assert run("predict", tmp_path / "run", tmp_path / "new.csv", "--columns", "income,age") == 0
+    np.testing.assert_array_equal(seen, [[[2, 1], [4, np.nan]], [[1, 2], [np.nan, 4]]])
+    capsys.readouterr()
+    (tmp_path / "other.csv").write_text("income,years\n1,2\n")
+    assert "asked for column 'age'; expected one of ['income', 'years']" in fails(
+        capsys, "predict", tmp_path / "run", tmp_path / "other.csv"
+    )
+    assert "--missing" in fails(capsys, "fit", "ToyMixture", "--missing", "yes", "--seed", 0, "--out", tmp_path / "b")
+
+
+def test_columns_that_are_no_numbers_are_named_with_the_options_that_help(calls, capsys, tmp_path, customers):
+    said = fails(capsys, "fit", "ToyMixture", "--data", customers, "--seed", 0, "--out", tmp_path / "run")
+    assert "found 'C0' in column 'id'" in said and "--columns" in said and "--label-column" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_report_is_written_again(fitted, capsys):
@@ -213,7 +260,7 @@ def test_report_is_written_again(fitted, capsys):
 
 
 def test_warnings_are_one_line_that_names_no_place_in_the_code(calls, capsys, monkeypatch):
-    def explain(program, images, *, engine):
+    def explain(program, images, *, engine, missing):
         warnings.warn("x has 2\nconstant columns", UserWarning, stacklevel=1)
         return SimpleNamespace(as_text=lambda width: "the plan")
 

@@ -44,10 +44,11 @@ class Page(HTMLParser):
 def make_run(tmp_path):
     """Writes a run's folder: 30 sweeps, 40 rows of 4 columns in two components."""
 
-    def make(name, *, latents=True, family="Bernoulli", metrics=None, width=4, model="VaDE", **settings):
+    def make(name, *, latents=True, family="Bernoulli", metrics=None, width=4, model="VaDE", seal=None, **settings):
         folder = tmp_path / name
         (folder / "plots").mkdir(parents=True)
         config = {"format": "vmix run 1", "model": model, "engine": "EM", "seed": 0, "command": f"vmix fit {name}"}
+        config |= {"data": {"sha256": seal}} if seal else {}
         (folder / "config.json").write_text(json.dumps(config | {"settings": {"model": settings, "engine": {}}}))
         (folder / "metrics.json").write_text(json.dumps(metrics or {"accuracy": 0.5, "elbo": -20.5, "seconds": 1.25}))
         (folder / "labels.csv").write_text("row,component\n" + "".join(f"{n},{n % 2}\n" for n in range(40)))
@@ -103,6 +104,15 @@ def test_objectives_that_do_not_compare_are_not_compared(make_run, tmp_path, oth
     better = {"elbo": -9.0, "seconds": 1.0}
     text, page = page_of([make_run("a"), make_run("b", metrics=better, **other)], tmp_path)
     assert "Their objectives and elbos do not compare" in text and "-9.0000" not in page.strong
+
+
+def test_runs_on_other_data_of_the_same_shape_are_not_compared(make_run, tmp_path):
+    better = {"accuracy": 0.9, "elbo": -9.0}
+    folders = [make_run("a", seal="0a"), make_run("b", seal="0a", metrics=better), make_run("c")]  # c is from before
+    text, page = page_of(folders, tmp_path)
+    assert "do not compare" not in text and page.strong == ["0.9000", "-9.0000"]
+    text, page = page_of([*folders, make_run("d", seal="0b")], tmp_path)
+    assert "Their objectives and elbos do not compare" in text and page.strong == []
 
 
 def test_text_of_a_run_is_escaped(make_run, tmp_path):

@@ -330,7 +330,8 @@ def test_csv_reads_with_and_without_header_and_labels(tmp_path):
     ("text", "label", "match"),
     [
         ("1,2\n3\n", None, "line 2: has 1 cells; expected 2"),
-        ("a,b\n\n1,2\n3,x4\n", None, "line 4: found 'x4'; expected a number"),
+        ("a,b\n\n1,2\n3,x4\n", None, r"line 4: found 'x4' in column 'b'; expected a number: .*columns=.*label="),
+        ("1,2\n3,x4\n", None, "line 2: found 'x4' in column 1; expected a number"),
         ("1\n1_000\n", None, "line 2: found '1_000'"),
         ("a,b\n", None, "has no rows of numbers"),
         ("", None, "has no rows of numbers"),
@@ -343,6 +344,36 @@ def test_csv_reads_with_and_without_header_and_labels(tmp_path):
 def test_damaged_csv_is_refused_with_its_line(tmp_path, text, label, match):
     with pytest.raises(ValueError, match=rf"a\.csv.*{match}"):
         data.load(csv_file(tmp_path, text), label=label)
+
+
+def test_columns_of_csv_are_read_by_name_or_number_in_the_order_asked(tmp_path):
+    path = csv_file(tmp_path, "id,day,age,income,kind\nC1,2024-01-02,30,NA,a\nC2,2024-01-03,n/a,5,b\n")
+    for columns in (["income", "age"], [3, 2], (-2, "age")):
+        found = data.load(path, columns=columns, label="kind")
+        np.testing.assert_array_equal(found.images, [[np.nan, 30], [5, np.nan]])
+        assert found.meta["columns"] == ["income", "age"] and found.labels.tolist() == [0, 1]
+    assert data.load(csv_file(tmp_path, "7,x,2\n8,y,4\n"), columns=[0, 2]).images.tolist() == [[7, 2], [8, 4]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "label", "match"),
+    [
+        (["a", "q"], None, r"asked for column 'q'; expected one of \['a', 'b'\], or an index"),
+        ([5], None, "asked for column 5"),
+        (["a", "a"], None, "expected columns, each once"),
+        (["a", "b"], "b", "beside the label's"),
+        ([], None, "expected columns, each once"),
+    ],
+)
+def test_columns_that_cannot_be_read_are_refused(tmp_path, columns, label, match):
+    with pytest.raises(ValueError, match=rf"a\.csv: .*{match}"):
+        data.load(csv_file(tmp_path, "a,b\n1,2\n"), columns=columns, label=label)
+
+
+def test_only_csv_has_columns(tmp_path):
+    np.save(tmp_path / "a.npy", np.eye(2))
+    with pytest.raises(ValueError, match=r"asked for columns \[0\]; expected a \.csv file"):
+        data.load(tmp_path / "a.npy", columns=[0])
 
 
 def test_labels_with_nan_are_refused(tmp_path):

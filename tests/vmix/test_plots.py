@@ -78,6 +78,12 @@ def test_objective_range_leaves_out_the_first_plunge():
     assert plots.objective_range(np.array([[np.nan]])) == (0.0, 1.0)
 
 
+def test_rounding_of_a_settled_objective_is_not_drawn_as_a_climb():
+    rounding = np.float32(-15.644) + np.float32(1e-6) * np.random.default_rng(0).integers(-2, 3, 40)
+    low, high = plots.objective_range(rounding[None])
+    assert high - low > 100 * np.ptp(rounding)
+
+
 @pytest.mark.parametrize("shape", [(8, 8), None])
 def test_rows_are_drawn_as_images_or_as_lines(ax, shape):
     x = RNG.uniform(size=(4, 64))

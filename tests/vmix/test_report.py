@@ -285,6 +285,8 @@ def test_folder_with_other_files_is_refused_unless_told(tmp_path):
     assert runs.prepare_folder(tmp_path, overwrite=True) == tmp_path
     with pytest.raises(ValueError, match="is a file"):
         runs.prepare_folder(tmp_path / "thesis.tex", overwrite=True)
+    with pytest.raises(OSError, match="cannot be written .*give another folder"):
+        runs.prepare_folder(tmp_path / "thesis.tex" / "below")
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 

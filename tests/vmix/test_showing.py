@@ -75,6 +75,13 @@ def test_fit_shows_how_it_ended_and_its_posterior():
     assert "interrupted, after" in Fit._repr_html_(fake_fit(interrupted=True))
 
 
+def test_fit_in_a_shell_is_a_few_lines():
+    """Whatever it holds: no array, no history, no settings."""
+    shown = Fit.__repr__(fake_fit(posterior={"w": np.ones(1000), "a": np.float32(1)})).splitlines()
+    assert shown[0] == "Toy fitted with EM" and shown[-1] == "posterior  w (1000), a (scalar)"
+    assert len(shown) == 6 and "converged, after 2 sweeps and 1.2 s" in shown[3]
+
+
 def test_fit_shows_names_of_others_as_text():
     shown = Tags(Fit._repr_html_(fake_fit(model_name=NASTY, posterior={NASTY: np.ones(2)}, num_components=None)))
     assert "script" not in shown.tags and shown.text.count(NASTY) > 2 and "components" not in shown.text

@@ -44,6 +44,23 @@ def test_table_comes_back_as_its_own_kind_with_its_rows(fit, kind):
         assert list(found.index if kind == "pandas" else found["day"].values) == ROWS
 
 
+@pytest.mark.parametrize("kind", ["pandas", "xarray"])
+def test_columns_in_another_order_are_refused_and_plain_arrays_taken(kind, tmp_path):
+    """Where names are known they count: silently, rain would have been taken for wind."""
+    if kind == "pandas":
+        pytest.importorskip("pandas")
+    table = table_of(kind)
+    pick = (lambda names: table[names]) if kind == "pandas" else (lambda names: table.sel(sensor=names))
+    fit = vmix.fit(GaussianMixture(num_components=2), table, engine=EM(num_sweeps=2, tolerance=None), seed=0)
+    fit.save(tmp_path / "fit")
+    for one in (fit, vmix.load(tmp_path / "fit")):
+        with pytest.raises(ValueError, match=r"x has its columns in another order.*'rain'.*fitted to \['wind', 'rain'"):
+            one.predict(pick(["rain", "wind", "sun"]))
+        with pytest.raises(ValueError, match="x has no column 'sun'"):
+            one.score(pick(["rain", "wind"]))
+        np.testing.assert_array_equal(one.predict(table), one.predict(X))
+
+
 def test_plain_arrays_and_sequences_are_refused_with_the_way_out(fit):
     with pytest.raises(TypeError, match=r"ndarray; expected a pandas frame.*fit\.predict"):
         annotate(fit, X)

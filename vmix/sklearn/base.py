@@ -20,7 +20,16 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from vmix import fitting, results
 from vmix.predicting import CHUNK_ROWS
 from vmix.priors import stick_breaking
-from vmix.sklearn.parameters import constructor, defaults_of, documented, make_engine, make_record, make_seed
+from vmix.sklearn.parameters import (
+    GAPS,
+    GAPS_DOC,
+    constructor,
+    defaults_of,
+    documented,
+    make_engine,
+    make_record,
+    make_seed,
+)
 
 if TYPE_CHECKING:
     from vmix.results import Fit
@@ -32,7 +41,8 @@ FLOATS = [np.float64, np.float32]
 class Estimator(BaseEstimator):
     """A zoo model with scikit-learn's manners.
 
-    A subclass names its model, `class VAE(Codes, record=models.VAE)`, and which attributes come from which sites.
+    A subclass names its model, `class VAE(Codes, record=models.VAE)`, and which attributes come from which sites; with
+    `gaps=False` its data have a value everywhere.
 
     Attributes:
         fit_: the `vmix.Fit`, for what scikit-learn has no word for: `fit_.history`, `fit_.report(...)`.
@@ -48,13 +58,19 @@ class Estimator(BaseEstimator):
     _sites: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(
-        cls, *, record: type | None = None, more: Mapping[str, Any] | None = None, more_doc: str = "", **others: Any
+        cls,
+        *,
+        record: type | None = None,
+        more: Mapping[str, Any] | None = None,
+        more_doc: str = "",
+        gaps: bool = True,
+        **others: Any,
     ) -> None:
         super().__init_subclass__(**others)
         if record is not None:
-            cls._record, cls._defaults = record, defaults_of(record, more or {})
+            cls._record, cls._defaults = record, defaults_of(record, {**(more or {}), **(GAPS if gaps else {})})
             cls.__init__ = constructor(cls._defaults)  # type: ignore[method-assign]
-            cls.__doc__ = documented(record, cls.__doc__ or "", more_doc)
+            cls.__doc__ = documented(record, cls.__doc__ or "", more_doc + (GAPS_DOC if gaps else ""))
 
     def fit(self, X: ArrayLike, y: Any = None) -> Any:
         """Fit the model.
@@ -83,9 +99,8 @@ class Estimator(BaseEstimator):
         record = make_record(self._record, {f.name: getattr(self, f.name) for f in fields(self._record) if f.init})
         engine = make_engine(self.engine, self.engine_options)
         progress = None if self.verbose else False
-        found = fitting.fit(
-            record, *data, engine=engine, seed=make_seed(self.random_state), init=self.init, progress=progress
-        )
+        seed, missing = make_seed(self.random_state), getattr(self, "missing", None)
+        found = fitting.fit(record, *data, engine=engine, seed=seed, init=self.init, missing=missing, progress=progress)
         self._adopt(found)
         return self
 
@@ -113,7 +128,28 @@ class Estimator(BaseEstimator):
         """Check data with scikit-learn's words; vmix then checks what its model needs of them."""
         if not reset:
             check_is_fitted(self)
-        return (validate_data(self, X, dtype=FLOATS, reset=reset, ensure_min_samples=2 if reset else 1),)
+        return (self._validated(X, dtype=FLOATS, reset=reset),)
+
+    def _validated(self, X: ArrayLike, *, reset: bool, **options: Any) -> Any:
+        """scikit-learn's checks of an array; of NaN it says what vmix has for it."""
+        if self._with_gaps():
+            options["ensure_all_finite"] = "allow-nan"
+        try:
+            return validate_data(self, X, reset=reset, ensure_min_samples=2 if reset else 1, **options)
+        except ValueError as error:
+            first = str(error).partition("\n")[0]
+            if "contains NaN" not in first or "missing" not in self._defaults:
+                raise
+            name = type(self).__name__
+            raise ValueError(f'{first} Give {name}(missing="nan") if NaN means missing: it is summed out') from error
+
+    def _with_gaps(self) -> bool:
+        return getattr(self, "missing", None) == "nan"
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self._with_gaps()
+        return tags
 
     def _by_row(self, method: Callable[..., np.ndarray], data: tuple[np.ndarray, ...]) -> np.ndarray:
         """Call a method of the fit; rows are made up to one of few sizes, for each of which it is compiled once."""

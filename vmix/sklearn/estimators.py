@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
+from sklearn.utils.validation import check_is_fitted, check_non_negative
 
 from vmix import models
 from vmix.sklearn.base import FLOATS, Codes, Components, Scored, Transformed
@@ -57,7 +57,7 @@ class BernoulliMixture(
 
     def _read(self, X: ArrayLike, *, reset: bool = False) -> tuple[np.ndarray, ...]:
         (rows,) = super()._read(X, reset=reset)
-        return (rows,) if self.binarize is None else ((rows > self.binarize).astype(rows.dtype),)
+        return (rows,) if self.binarize is None else (np.where(np.isnan(rows), rows, rows > self.binarize),)
 
 
 class VAE(Codes, record=models.VAE):
@@ -100,7 +100,7 @@ class InfiniteVaDE(Components, Codes, record=models.InfiniteVaDE):
     _sites = MIXTURE
 
 
-class LDA(Transformed, record=models.LDA):
+class LDA(Transformed, record=models.LDA, gaps=False):
     """Latent Dirichlet allocation: `transform` gives each document's share of each topic, shape (N, K).
 
     Counts may be sparse; they are made dense. `score` is in nats per document.
@@ -122,10 +122,7 @@ class LDA(Transformed, record=models.LDA):
         """Counts, dense and in the precision given; vmix refuses those that are not whole."""
         if not reset:
             check_is_fitted(self)
-        counts = validate_data(
-            self, X, dtype=[*FLOATS, np.int64, np.int32], accept_sparse="csr", reset=reset,
-            ensure_min_samples=2 if reset else 1,
-        )  # fmt: skip
+        counts = self._validated(X, dtype=[*FLOATS, np.int64, np.int32], accept_sparse="csr", reset=reset)
         dense = counts.toarray() if hasattr(counts, "toarray") else counts
         check_non_negative(dense, type(self).__name__)
         return (dense,)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import ClusterMixin
-from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
+from sklearn.utils.validation import check_is_fitted, check_non_negative
 
 from vmix import models
 from vmix.sklearn.base import FLOATS, LEAST_ROWS, Estimator
@@ -116,7 +116,7 @@ class HMM(ClusterMixin, Estimator, record=models.HMM):
             X = np.asarray(X)
             shape, lengths = X.shape[:2], np.full(len(X), X.shape[1])
             X = X.reshape(-1, X.shape[2])
-        rows = validate_data(self, X, dtype=FLOATS, reset=reset, ensure_min_samples=2 if reset else 1)
+        rows = self._validated(X, dtype=FLOATS, reset=reset)
         if self.emission != "gaussian":
             check_non_negative(rows, type(self).__name__)
         mask = _mask(_checked_lengths(lengths, len(rows)))

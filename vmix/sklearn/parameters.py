@@ -16,6 +16,9 @@ from vmix.suggesting import unknown
 
 ENGINES: dict[str, Any] = {"em": EM, "svi": SVI, "gibbs": Gibbs}
 SHARED = {"engine": "em", "engine_options": None, "init": None, "random_state": None, "verbose": False}
+GAPS = {"missing": None}
+GAPS_DOC = """
+    missing: "nan": NaN in X means missing, and is summed out; None refuses it."""
 SHARED_DOC = """
     engine: "em", "svi", "gibbs", or an engine with its options, such as `EM(restarts=8)`.
     engine_options: options of an engine given by name, as {"restarts": 8}; None takes its defaults.
