@@ -125,16 +125,18 @@ class EM:
         """Refuse what cannot be done.
 
         Raises:
-            ProgramError: for minibatches where a global's likelihood does not compress, and for mean-field factors
-                that have no closed form.
+            ProgramError: for minibatches where a global's likelihood does not compress or some rows are another
+                problem, and for mean-field factors that have no closed form.
         """
         if self.per_datum == MEAN_FIELD:
             check_factors(plan)
         if self._rows(plan, num_rows) < num_rows:
-            self._refuse_dense(plan, "cannot take minibatches", "use EM(batch_size=None), or SVI")
+            self._refuse_dense(plan, "cannot take minibatches", f"use EM(batch_size={num_rows}), or SVI")
 
     def _refuse_dense(self, plan: Plan, what: str, way_out: str) -> None:
         """Refuse globals whose likelihood needs all the data at every update."""
+        if plan.needs_all_rows:
+            raise ProgramError(f"EM {what}: {plan.needs_all_rows}; {way_out}")
         if plan.names(DISCRETE) and has_row_priors(plan):
             name = plan.names(DISCRETE)[0]
             raise ProgramError(f"EM {what}: the probabilities of site {name!r} differ from datum to datum; {way_out}")
@@ -248,7 +250,7 @@ class EM:
 
     def _is_reducible(self, plan: Plan, state: EMState, data: Data, schedule: Schedule) -> bool:
         """Whether sums of statistics are all that the M-step needs of the data."""
-        if plan.layout.data_dim is None or plan.per_datum:
+        if plan.needs_all_rows or plan.per_datum:
             return False
         shapes = jax.eval_shape(lambda rows: self.reduce(plan, state, rows, schedule, 0), data)
         return shapes.expected.responsibilities is None and all(

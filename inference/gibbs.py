@@ -173,6 +173,8 @@ class Gibbs:
         """
         if plan.params or plan.latents or plan.per_datum:
             raise refuse_streaming(self, "it has latents or networks", "use SVI(batch_size=...)")
+        if plan.needs_all_rows:
+            raise refuse_streaming(self, plan.needs_all_rows, "load the data into memory")
         if plan.names(DISCRETE) and has_row_priors(plan):
             why = f"the probabilities of site {plan.names(DISCRETE)[0]!r} differ from datum to datum"
             raise refuse_streaming(self, why, "load the data into memory")
@@ -294,4 +296,6 @@ def _cells_of(plan: Plan, weights: Array, data: Data) -> Array:
 def _log_evidence(plan: Plan, terms: LocalTerms, assigned: Assigned, data: Data) -> Array:
     """log p(data | globals, latents) summed over the data, nats."""
     per_row = assigned.log_total + plan.layout.sum_cells(terms.base()) + terms.rows
+    if plan.layout.data_dim is None:  # one density of all the data
+        return per_row.mean()
     return jnp.broadcast_to(per_row, (data.num_rows,)).sum()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import Array
@@ -126,10 +127,18 @@ def trace_sites(
     Returns:
         NumPyro's trace: site name to message.
     """
-    seeded = handlers.seed(fn, key)
+    seeded = handlers.substitute(handlers.seed(fn, key), substitute_fn=inside_improper)
     fixed = handlers.substitute(seeded, data={**(values or {}), **(params or {})})
     with numpyro.validation_enabled(validate):
         return handlers.trace(fixed).get_trace(*args)
+
+
+def inside_improper(site: dict) -> Array | None:
+    """A value of a prior that cannot be drawn from, the middle of its support; None for other sites."""
+    if site["type"] != "sample" or not isinstance(unwrap(site["fn"]).base, dist.ImproperUniform):
+        return None
+    shape, transform = site["fn"].batch_shape + site["fn"].event_shape, dist.biject_to(site["fn"].support)
+    return transform(jax.numpy.zeros(transform.inverse_shape(shape)))
 
 
 def analyse(program: Program, args: tuple) -> dict[str, Site]:
@@ -214,6 +223,10 @@ def _site(name: str, raw: dict, plate: Plate | None, encoded: bool, parents: tup
                 f"site {name!r} is discrete with infinite support ({raw['family']}); only finite support can be "
                 "summed out: truncate it, as a Categorical over the values that matter"
             )
+    elif raw["family"] == "Delta":
+        raise ProgramError(
+            f"site {name!r} is Delta, which has one value and nothing to find; write it as numpyro.deterministic"
+        )
     else:
         role = LATENT if local else GLOBAL
     return Site(
@@ -233,14 +246,23 @@ def _site(name: str, raw: dict, plate: Plate | None, encoded: bool, parents: tup
 
 
 def _refuse_partial_observation(samples: dict[str, dict]) -> None:
-    """Refuse `obs_mask=` on a discrete site, which NumPyro splits into an observed and an unobserved one."""
+    """Refuse `obs_mask=`, for which NumPyro splits a site into an observed and an unobserved one.
+
+    The unobserved one has a value for each row, also for those that are observed: there its density is flat.
+    """
     for name, site in samples.items():
         root = name.removesuffix("_unobserved")
-        if root != name and f"{root}_observed" in samples and site["discrete"]:
+        if root == name or f"{root}_observed" not in samples:
+            continue
+        if not site["discrete"]:
             raise ProgramError(
-                f"site {root!r} is discrete and observed in part by obs_mask=; drop obs= and obs_mask= there, and pass "
-                f"what is known to the fit: vmix.fit(..., observed={{{root!r}: values}}) with -1 where unknown"
+                f"site {root!r} is observed in part by obs_mask=; leave obs_mask= out and put NaN where a value is "
+                'missing: vmix.fit(..., missing="nan"), which sums it out'
             )
+        raise ProgramError(
+            f"site {root!r} is discrete and observed in part by obs_mask=; drop obs= and obs_mask= there, and pass "
+            f"what is known to the fit: vmix.fit(..., observed={{{root!r}: values}}) with -1 where unknown"
+        )
 
 
 def _refuse_strangers(guided: dict[str, dict], samples: dict[str, dict], program: str) -> None:
@@ -297,6 +319,8 @@ def _describe(site: dict) -> dict:
         )
     _check_value(site)
     discrete = bool(getattr(fn.support, "is_discrete", False))
+    if discrete and not site["is_observed"]:
+        _check_first_value(site)
     return {
         "type": "sample",
         "observed": site["is_observed"],
@@ -305,7 +329,7 @@ def _describe(site: dict) -> dict:
         "event_dim": fn.event_dim,
         "family": _family_name(fn),
         "discrete": discrete,
-        "num_values": _num_values(fn) if discrete else None,
+        "num_values": _num_values(site) if discrete and not site["is_observed"] else None,
         "num_steps": fn.event_shape[0] if isinstance(unwrap(fn).base, StructuredDiscrete) else None,
         "plates": tuple(Plate(f.name, f.dim, f.size) for f in site["cond_indep_stack"]),
     }
@@ -328,19 +352,37 @@ def _check_value(site: dict) -> None:
         ) from error
 
 
+def _check_first_value(site: dict) -> None:
+    """Refuse a latent whose values do not begin at 0: values are enumerated as 0..K - 1, and predicted so."""
+    first = getattr(unwrap(site["fn"]).base.support, "lower_bound", 0)
+    known = not isinstance(first, jax.core.Tracer)
+    if not known or np.any(np.asarray(first) != 0):
+        where = f"begin at {first}" if known else "begin at a number that is computed inside the program"
+        raise ProgramError(
+            f"site {site['name']!r} is {_family_name(site['fn'])} with values that {where}; values are counted from 0: "
+            "sample it on 0..K-1 and add the first value where it is used"
+        )
+
+
 def _family_name(fn: dist.Distribution) -> str:
     while isinstance(fn, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
         fn = fn.base_dist
     return type(fn).__name__.removesuffix("Probs").removesuffix("Logits")
 
 
-def _num_values(fn: dist.Distribution) -> int | None:
-    base = unwrap(fn).base
+def _num_values(site: dict) -> int | None:
+    fn, base = site["fn"], unwrap(site["fn"]).base
     if isinstance(base, StructuredDiscrete):
         return base.num_values
     if not fn.has_enumerate_support or fn.event_dim:
         return None
-    return int(jax.eval_shape(lambda: fn.enumerate_support(expand=False)).shape[0])
+    try:
+        return int(jax.eval_shape(lambda: fn.enumerate_support(expand=False)).shape[0])
+    except (NotImplementedError, jax.errors.ConcretizationTypeError) as error:
+        raise ProgramError(
+            f"site {site['name']!r} is {_family_name(fn)} with a number of values that is computed inside the program "
+            "or differs from datum to datum; write the largest down as a number, and give probability 0 to the rest"
+        ) from error
 
 
 def _parents(program: Program, args: tuple, samples: dict[str, dict]) -> dict[str, tuple[str, ...]]:
