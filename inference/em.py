@@ -82,11 +82,10 @@ class EM:
     Args:
         num_sweeps: sweeps at most; a sweep is one pass over the data.
         batch_size: rows a minibatch; None takes all the data, or 256 rows where there are networks.
-        estimate: "map" (with the priors of the globals) or "ml" (without).
+        estimate: "map" (with the priors of the globals) or "ml" (without; latents of a datum keep theirs).
         per_datum: what a continuous latent gets that every datum has of its own and no encoder infers: "mode", its most
             probable value, or "mean-field", a factor in the family of its complete conditional, which must be a
-            Dirichlet. Then the objective is the evidence lower bound, and concentrations may be below 1. The prior of
-            such a latent counts then for `estimate="ml"` too.
+            Dirichlet. Then the objective is the evidence lower bound, and concentrations may be below 1.
         tolerance: stop when the objective rises by less, nats per datum a sweep; None never stops early.
             Only full-data sweeps without networks are judged.
         learning_rate: of Adam on the networks, decayed by a cosine over all sweeps.

@@ -31,7 +31,7 @@ from vmix.inference.latent_moves import LatentMove, move_latents
 from vmix.log_joint import Batch, Expected, batch_terms, gather, guide_factors, has_row_priors, state_log_weights
 from vmix.options import Range, checked
 from vmix.plan import Plan
-from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK
+from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK, ProgramError
 from vmix.streaming import refuse_streaming
 from vmix.updates import constrain, draw, log_jacobian, others_density, unconstrain
 
@@ -116,7 +116,18 @@ class Gibbs:
         return max(self.num_chains, self.restarts)
 
     def check(self, plan: Plan, num_rows: int) -> None:
-        """Every plan can be sampled; nothing is refused."""
+        """Refuse what cannot be done.
+
+        Raises:
+            ProgramError: for a latent with an encoder that has no steps beside a discrete site that has.
+        """
+        steps = plan.layout.num_steps
+        for site in (plan.sites[name] for name in plan.latents):
+            if steps is not None and (not site.event_dim or site.shape[-site.event_dim] != steps):
+                raise ProgramError(
+                    f"Gibbs moves latents step by step, but site {site.name!r} has one value for a whole sequence "
+                    f"(shape {site.shape}); give it the steps as the first dimension of its event, or use EM or SVI"
+                )
 
     def init(self, plan: Plan, start: Start, data: Data, *, key: Array) -> GibbsState:
         """The first state: latents from the encoder, assignments from their conditional."""

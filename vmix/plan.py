@@ -271,21 +271,29 @@ def _compressed(
             masked = isinstance(unwrap(site["fn"]).mask, jax.Array)
             fixed_mask = masked and _has_fixed_mask(plan, name, rows, latents)
             found[name] = compressible(plan.layout, site, fixed_mask=fixed_mask)
-        observed = {name: sites[name]["value"] for name in plan.names(OBSERVED)}
-        return observed, {name: same_for_every_row(plan, name, site) for name, site in sites.items()}
+        fixed = {name: _as_data_only(plan, name, sites[name]) for name in found}
+        return fixed, {name: same_for_every_row(plan, name, site) for name, site in sites.items()}
 
     with enumerating(plan.program.name, plan.layout):
         values = {"globals_": plan.initial, "latents": latents, "params": plan.params}
-        observed, shared = eval_provenance(look, **values, data=rows)
-    for name in observed:
-        if name in found and observed[name] & set(values):
-            found[name] = (None, "what it observes is computed from a latent or a network")
+        fixed, shared = eval_provenance(look, **values, data=rows)
+    for name, of in fixed.items():
+        if of & set(values):
+            found[name] = (None, "what it observes, or its mask, is computed from a latent or a network")
     chosen = [name for name, (family, _) in found.items() if family is not None]
     reasons = {name: why for name, (_, why) in found.items()}
     if chosen:
         frames = _frames(plan, args, chosen)
     of_rows = {*found, *plan.per_datum} - {*chosen}
     return frames, reasons, tuple(name for name, of in shared.items() if "data" in of and name not in of_rows)
+
+
+def _as_data_only(plan: Plan, name: str, site: dict) -> Array:
+    """What compression takes for data: a number that depends on what a site observes and on its mask."""
+    mask = unwrap(site["fn"]).mask
+    parts = [site["value"]] if plan.sites[name].role == OBSERVED else []
+    parts += [mask] if isinstance(mask, jax.Array) else []
+    return sum((part.sum() for part in parts), jnp.zeros(()))
 
 
 def _has_fixed_mask(plan: Plan, name: str, rows: tuple, latents: dict) -> bool:

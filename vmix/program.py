@@ -21,7 +21,7 @@ from numpyro.infer.inspect import get_dependencies
 from vmix.checks import first_rows
 from vmix.distributions.structured import StructuredDiscrete
 from vmix.families import unwrap
-from vmix.program_errors import ProgramError, digest, running
+from vmix.program_errors import ProgramError, digest, refuse_partial_observation, refuse_strangers, running
 
 OBSERVED = "observed"
 DISCRETE = "discrete local"
@@ -161,12 +161,12 @@ def analyse(program: Program, args: tuple) -> dict[str, Site]:
             f"program {program.name} has no observed site; pass the data to a sample statement: "
             'numpyro.sample("x", ..., obs=x)'
         )
-    _refuse_partial_observation(samples)
+    refuse_partial_observation(samples)
     encoded = set()
     networks = {name: site for name, site in found.items() if site["type"] == "param"}
     if program.guide is not None:
         guided = _abstract_sites(program.guide, args, f"{program.name}'s guide")
-        _refuse_strangers(guided, samples, program.name)
+        refuse_strangers(guided, samples, program.name)
         encoded = {name for name, site in guided.items() if site["type"] == "sample"}
         networks |= {name: site for name, site in guided.items() if site["type"] == "param"}
     plate = find_data_plate(samples, num_rows=args[0].shape[0])
@@ -192,7 +192,9 @@ def find_data_plate(samples: dict[str, dict], *, num_rows: int) -> Plate | None:
     sized = [plate for plate in common if plate.size == num_rows] or common
     latent = [site["plates"] for site in samples.values() if not site["observed"] and site["num_values"] is not None]
     preferred = [plate for plate in sized if any(plate in plates for plates in latent)]
-    return (preferred or sized)[0]
+    # where columns are as many as rows: rows are the first axis of what is observed
+    leading = [p for p in sized if all(len(s["shape"]) - s["event_dim"] == -p.dim for s in seen if p in s["plates"])]
+    return (preferred or leading or sized)[0]
 
 
 def _site(name: str, raw: dict, plate: Plate | None, encoded: bool, parents: tuple, children: tuple) -> Site:
@@ -245,38 +247,6 @@ def _site(name: str, raw: dict, plate: Plate | None, encoded: bool, parents: tup
     )
 
 
-def _refuse_partial_observation(samples: dict[str, dict]) -> None:
-    """Refuse `obs_mask=`, for which NumPyro splits a site into an observed and an unobserved one.
-
-    The unobserved one has a value for each row, also for those that are observed: there its density is flat.
-    """
-    for name, site in samples.items():
-        root = name.removesuffix("_unobserved")
-        if root == name or f"{root}_observed" not in samples:
-            continue
-        if not site["discrete"]:
-            raise ProgramError(
-                f"site {root!r} is observed in part by obs_mask=; leave obs_mask= out and put NaN where a value is "
-                'missing: vmix.fit(..., missing="nan"), which sums it out'
-            )
-        raise ProgramError(
-            f"site {root!r} is discrete and observed in part by obs_mask=; drop obs= and obs_mask= there, and pass "
-            f"what is known to the fit: vmix.fit(..., observed={{{root!r}: values}}) with -1 where unknown"
-        )
-
-
-def _refuse_strangers(guided: dict[str, dict], samples: dict[str, dict], program: str) -> None:
-    """Refuse a guide that samples what the program does not, or observes something."""
-    hidden = [name for name, site in samples.items() if not site["observed"]]
-    for name, site in guided.items():
-        if site["type"] == "sample" and site["family"] != "Unit" and (name not in hidden or site["observed"]):
-            what = "observes" if site["observed"] else "samples"
-            raise ProgramError(
-                f"{program}'s guide {what} site {name!r}; expected it to sample latents of the program alone, by their "
-                f"names: {hidden}"
-            )
-
-
 def _check_factors(sites: dict[str, Site]) -> None:
     for site in sites.values():
         inside = [p for p in site.parents if sites[p].role == DISCRETE or sites[p].has_encoder]
@@ -292,6 +262,11 @@ def _abstract_sites(fn: Callable[..., Any], args: tuple, name: str, *, again: bo
 
     def run(key: Array, *data: Array) -> None:
         for site in trace_sites(fn, data, key=key, validate=True).values():
+            if site["type"] == "mutable":
+                raise ProgramError(
+                    f"{name} has mutable state ({site['name']!r}), as BatchNorm and Dropout keep it, which is never "
+                    "updated here; use layers without it (LayerNorm, say)"
+                )
             if site["type"] in ("sample", "param"):
                 found[site["name"]] = _describe(site)
 

@@ -11,13 +11,16 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from flax import nnx
 from jax.scipy.special import logsumexp
 from numpyro import handlers
+from numpyro.contrib.module import nnx_module
 from numpyro.distributions import biject_to
 from numpyro.infer.util import log_density
 
 import vmix
 from vmix.assignments import given
+from vmix.distributions import MarkovChain
 from vmix.free_energy import evaluate
 from vmix.inference import EM, SVI, Gibbs
 from vmix.inference.elbo import EnumeratedELBO, global_guide
@@ -51,6 +54,14 @@ def observes_a_difference(x):
     shift, m = sample("shift", dist.Normal(0.0, 2.0)), locs(2)
     with numpyro.plate("data", x.shape[0]):
         sample("x", dist.Normal(m[sample("c", dist.Bernoulli(0.3))], 1.0), obs=x - shift)
+
+
+def change_point(x):
+    when, m = sample("when", dist.Uniform(0.0, 3.0)), locs(2)
+    with numpyro.plate("data", x.shape[0]):
+        c = sample("c", dist.Bernoulli(0.3))
+        for i, mask in enumerate((jnp.arange(3) < when, jnp.arange(3) >= when)):
+            sample(f"x{i}", dist.Normal(m[c] + i, 1.0).mask(mask), obs=x)
 
 
 def improper_and_ordered(x):
@@ -116,6 +127,7 @@ def correlated(x):
 
 CHEAP = [(masked_prior, X), (observes_a_difference, X)]
 DEAR = [
+    (change_point, X),
     (improper_and_ordered, X),
     (latent_of_a_component, X),
     (binomials_with_trials, COUNTS, TRIALS),
@@ -261,6 +273,21 @@ def observed_in_part(x):
         sample("x", dist.Normal(0.0, 1.0), obs=x, obs_mask=jnp.array([True, False, True]))
 
 
+def square(x):
+    with numpyro.plate("rows", 3, dim=-2), numpyro.plate("columns", 3, dim=-1):
+        sample("x", dist.Normal(sample("z", dist.Normal(0.0, 1.0)), 1.0), obs=x)
+
+
+def test_rows_are_the_first_axis_where_there_are_as_many_columns():
+    assert make_plan(square, (np.eye(3, dtype=np.float32),), key=jax.random.key(0)).layout.data_dim == -2
+
+
+def normalised(x):
+    net = nnx_module("net", nnx.BatchNorm(1, rngs=nnx.Rngs(0)))
+    with numpyro.plate("data", x.shape[0]):
+        sample("x", dist.Normal(net(x[:, None])[:, 0], 1.0), obs=x)
+
+
 def constant(x):
     m = sample("m", dist.Delta(1.0))
     with numpyro.plate("data", x.shape[0]):
@@ -275,9 +302,45 @@ def constant(x):
         (mean_of_all_classes, r"site 'x' uses 'c' of other rows than its own: at row .* as loc\[c\], without a mean"),
         (class_of_the_row_before, r"site 'x' uses 'c' of other rows than its own: at row .* without a mean, roll"),
         (observed_in_part, "site 'x' is observed in part by obs_mask=; .* put NaN .*missing=\"nan\""),
+        (normalised, r"normalised has mutable state \('net\$state'\), as BatchNorm and Dropout keep it, .*LayerNorm"),
         (constant, "site 'm' is Delta, which has one value .* numpyro.deterministic"),
     ],
 )
 def test_program_that_would_mean_something_else_is_refused(program, message):
     with pytest.raises(ProgramError, match=message):
         make_plan(program, (X,), key=jax.random.key(0))
+
+
+def effects(x):
+    m = sample("m", dist.Normal(0.0, 0.1))
+    with numpyro.plate("data", x.shape[0]):
+        sample("x", dist.Normal(sample("z", dist.Normal(m, 1.0)), 1.0), obs=x)
+
+
+def test_maximum_likelihood_keeps_what_a_latent_of_a_datum_hangs_on():
+    fit = vmix.fit(effects, X, engine=EM(estimate="ml", num_sweeps=60, tolerance=None), seed=0)
+    np.testing.assert_allclose(fit.posterior["m"], X.mean(), atol=1e-5)
+    np.testing.assert_allclose(fit.posterior["z"], (X + X.mean()) / 2, atol=1e-5)
+    assert np.diff(fit.history["objective"]).min() > -1e-6
+
+
+class SpeakerOfASequence:
+    """A chain whose emissions share one latent a sequence."""
+
+    def model(self, x):
+        m = locs(2)
+        with numpyro.plate("data", x.shape[0]):
+            c = sample("c", MarkovChain(jnp.ones(2) / 2, jnp.eye(2) * 0.8 + 0.1, x.shape[1]))
+            z = sample("z", dist.Normal(0.0, 1.0))
+            sample("x", dist.Normal(m[c] + z[..., None], 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        with numpyro.plate("data", x.shape[0]):
+            sample("z", dist.Normal(x.mean(1), 0.5))
+
+
+@pytest.mark.slow
+def test_gibbs_refuses_a_latent_without_the_steps_of_the_chain():
+    plan = make_plan(SpeakerOfASequence(), (np.tile(X, (4, 1)),), key=jax.random.key(0))
+    with pytest.raises(ProgramError, match="step by step, but site 'z' has one value for a whole sequence"):
+        Gibbs().check(plan, 4)
