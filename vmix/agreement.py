@@ -7,6 +7,7 @@ runs it once more with a value for each row, and compares.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +30,10 @@ TOLERANCE = 1e-2
 """Largest gap that passes, relative to the size of a row's log densities; rounding is far below, a mean far above."""
 
 
+LARGEST = 20_000_000
+"""Most numbers that a site's log density may hold before it is summed: it is compared in full, and compiled quickly."""
+
+
 class Gap(NamedTuple):
     """The largest gap of one site: relative, and at which cell, with both log densities in nats."""
 
@@ -38,11 +43,26 @@ class Gap(NamedTuple):
     direct: Array
 
 
-def uneven_states(plan: Plan, num_rows: int, seed: int) -> np.ndarray:
-    """Joint states at random, small ones more often, so that no mean is that of all values; shape (N,) or (N, T)."""
-    steps = () if plan.layout.num_steps is None else (plan.layout.num_steps,)
-    uniform = np.random.default_rng(seed).random((num_rows, *steps))
-    return (plan.layout.num_states * uniform**2).astype(np.int32)
+def uneven_states(plan: Plan, batch: Batch) -> tuple[Batch, Array]:
+    """Some rows, and joint states for them: small ones more often, so that no mean is that of all values.
+
+    There are no rows where all are too many and cannot be cut, because the planner took all: the program may hold their
+    number, or have a latent for each.
+
+    Args:
+        plan: the plan.
+        batch: the rows that are planned with.
+
+    Returns:
+        Rows, and states of shape (N,), or (N, T) where there are steps.
+    """
+    num_rows, steps = batch.args[0].shape[0], plan.layout.num_steps
+    numbers = max((math.prod(site.shape) for site in plan.sites.values() if site.is_local), default=1)
+    most = max(LARGEST * plan.num_rows // max(numbers * plan.layout.num_states, 1), 2)
+    few = num_rows if num_rows <= most else most if num_rows < plan.num_rows else 0
+    uniform = np.random.default_rng(few).random((few,) if steps is None else (few, steps))
+    states = (plan.layout.num_states * uniform**2).astype(np.int32)
+    return jax.tree.map(lambda a: a[:few], batch), jnp.asarray(states)
 
 
 def gaps(
@@ -61,7 +81,7 @@ def gaps(
         Site to its largest gap.
     """
     layout = plan.layout
-    if not layout.discrete:
+    if not (layout.discrete and states.size):
         return {}
     fixed = layout.values_of(states)
     every = model_sites(plan, globals_, batch.latents, params, batch.args)

@@ -345,10 +345,10 @@ def _conditionals(plan: Plan, values: dict, rows: tuple, latents: dict, r_key: A
     reasons: dict[str, str] = {}
     if not (plan.globals or plan.layout.discrete):
         return conditionals, reasons
-    states = jnp.asarray(uneven_states(plan, num_rows, seed=num_rows))
+    some, states = uneven_states(plan, batch)
     # one function: both need the enumerated program, and compiling is what takes time
-    look = jit_once(lambda g, p, b, w, s: (expected_statistics(plan, g, p, b, w), gaps(plan, g, p, b, s)))
-    expected, found = look(values, plan.params, batch, log_weights, states)
+    look = jit_once(lambda g, p, b, w, c, s: (expected_statistics(plan, g, p, b, w), gaps(plan, g, p, c, s)))
+    expected, found = look(values, plan.params, batch, log_weights, some, states)
     refuse_gaps(plan, found)
     priors = _priors(plan, values, batch)
     for i, name in enumerate(plan.globals):
