@@ -82,11 +82,10 @@ class EM:
     Args:
         num_sweeps: sweeps at most; a sweep is one pass over the data.
         batch_size: rows a minibatch; None takes all the data, or 256 rows where there are networks.
-        estimate: "map" (with the priors of the globals) or "ml" (without).
+        estimate: "map" (with the priors of the globals) or "ml" (without; latents of a datum keep theirs).
         per_datum: what a continuous latent gets that every datum has of its own and no encoder infers: "mode", its most
             probable value, or "mean-field", a factor in the family of its complete conditional, which must be a
-            Dirichlet. Then the objective is the evidence lower bound, and concentrations may be below 1. The prior of
-            such a latent counts then for `estimate="ml"` too.
+            Dirichlet. Then the objective is the evidence lower bound, and concentrations may be below 1.
         tolerance: stop when the objective rises by less, nats per datum a sweep; None never stops early.
             Only full-data sweeps without networks are judged.
         learning_rate: of Adam on the networks, decayed by a cosine over all sweeps.
@@ -125,16 +124,18 @@ class EM:
         """Refuse what cannot be done.
 
         Raises:
-            ProgramError: for minibatches where a global's likelihood does not compress, and for mean-field factors
-                that have no closed form.
+            ProgramError: for minibatches where a global's likelihood does not compress or some rows are another
+                problem, and for mean-field factors that have no closed form.
         """
         if self.per_datum == MEAN_FIELD:
             check_factors(plan)
         if self._rows(plan, num_rows) < num_rows:
-            self._refuse_dense(plan, "cannot take minibatches", "use EM(batch_size=None), or SVI")
+            self._refuse_dense(plan, "cannot take minibatches", f"use EM(batch_size={num_rows}), or SVI")
 
     def _refuse_dense(self, plan: Plan, what: str, way_out: str) -> None:
         """Refuse globals whose likelihood needs all the data at every update."""
+        if plan.needs_all_rows:
+            raise ProgramError(f"EM {what}: {plan.needs_all_rows}; {way_out}")
         if plan.names(DISCRETE) and has_row_priors(plan):
             name = plan.names(DISCRETE)[0]
             raise ProgramError(f"EM {what}: the probabilities of site {name!r} differ from datum to datum; {way_out}")
@@ -245,7 +246,7 @@ class EM:
 
     def _is_reducible(self, plan: Plan, state: EMState, data: Data, schedule: Schedule) -> bool:
         """Whether sums of statistics are all that the M-step needs of the data."""
-        if plan.layout.data_dim is None or plan.per_datum:
+        if plan.needs_all_rows or plan.per_datum:
             return False
         shapes = jax.eval_shape(lambda rows: self.reduce(plan, state, rows, schedule, 0), data)
         return shapes.expected.responsibilities is None and all(

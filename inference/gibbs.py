@@ -31,7 +31,7 @@ from vmix.inference.latent_moves import LatentMove, move_latents
 from vmix.log_joint import Batch, Expected, batch_terms, gather, guide_factors, has_row_priors, state_log_weights
 from vmix.options import Range, checked
 from vmix.plan import Plan
-from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK
+from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK, ProgramError
 from vmix.streaming import refuse_streaming
 from vmix.updates import constrain, draw, log_jacobian, others_density, unconstrain
 
@@ -116,7 +116,18 @@ class Gibbs:
         return max(self.num_chains, self.restarts)
 
     def check(self, plan: Plan, num_rows: int) -> None:
-        """Every plan can be sampled; nothing is refused."""
+        """Refuse what cannot be done.
+
+        Raises:
+            ProgramError: for a latent with an encoder that has no steps beside a discrete site that has.
+        """
+        steps = plan.layout.num_steps
+        for site in (plan.sites[name] for name in plan.latents):
+            if steps is not None and (not site.event_dim or site.shape[-site.event_dim] != steps):
+                raise ProgramError(
+                    f"Gibbs moves latents step by step, but site {site.name!r} has one value for a whole sequence "
+                    f"(shape {site.shape}); give it the steps as the first dimension of its event, or use EM or SVI"
+                )
 
     def init(self, plan: Plan, start: Start, data: Data, *, key: Array) -> GibbsState:
         """The first state: latents from the encoder, assignments from their conditional."""
@@ -173,6 +184,8 @@ class Gibbs:
         """
         if plan.params or plan.latents or plan.per_datum:
             raise refuse_streaming(self, "it has latents or networks", "use SVI(batch_size=...)")
+        if plan.needs_all_rows:
+            raise refuse_streaming(self, plan.needs_all_rows, "load the data into memory")
         if plan.names(DISCRETE) and has_row_priors(plan):
             why = f"the probabilities of site {plan.names(DISCRETE)[0]!r} differ from datum to datum"
             raise refuse_streaming(self, why, "load the data into memory")
@@ -294,4 +307,6 @@ def _cells_of(plan: Plan, weights: Array, data: Data) -> Array:
 def _log_evidence(plan: Plan, terms: LocalTerms, assigned: Assigned, data: Data) -> Array:
     """log p(data | globals, latents) summed over the data, nats."""
     per_row = assigned.log_total + plan.layout.sum_cells(terms.base()) + terms.rows
+    if plan.layout.data_dim is None:  # one density of all the data
+        return per_row.mean()
     return jnp.broadcast_to(per_row, (data.num_rows,)).sum()

@@ -85,8 +85,11 @@ class SVI:
         """Refuse what cannot be done.
 
         Raises:
-            ProgramError: for minibatches of a program with a latent per datum and no encoder.
+            ProgramError: for minibatches of a program with a latent per datum and no encoder, or of one that is another
+                problem on some of the rows.
         """
+        if plan.needs_all_rows and self._rows(plan, num_rows) < num_rows:
+            raise ProgramError(f"SVI cannot take minibatches: {plan.needs_all_rows}; or use SVI(batch_size={num_rows})")
         if plan.per_datum and self._rows(plan, num_rows) < num_rows:
             raise ProgramError(
                 f"SVI(batch_size=) needs a guide for the local site {plan.per_datum[0]!r}: write "

@@ -74,8 +74,9 @@ class Case:
         """Observed site to the data array that it observes.
 
         Raises:
-            Skip: where a site observes something else, so that data cannot be simulated.
+            Skip: where a site observes something else, or a prior is improper, so that data cannot be simulated.
         """
+        self.needs_proper_priors()
         found: dict[str, int | None] = {}
 
         def look(key: Array, *args: Array) -> None:
@@ -103,8 +104,15 @@ class Case:
         if self.plan.per_datum:
             raise Skip(f"site {self.plan.per_datum[0]!r} has a value for each row and no encoder")
 
+    def needs_proper_priors(self) -> None:
+        """Skip a check that draws from the priors where one is improper."""
+        improper = [name for name in self.plan.globals if self.plan.sites[name].family == "ImproperUniform"]
+        if improper:
+            raise Skip(f"the prior of site {improper[0]!r} is improper, so that nothing can be drawn from it")
+
     def prior_globals(self, name: str) -> dict[str, Array]:
         """A draw of the globals from their prior, in the default precision."""
+        self.needs_proper_priors()
         return {n: as_float(v) for n, v in self._draw_prior(self.key(name), self.args()).items()}
 
     @cached_property

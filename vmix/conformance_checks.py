@@ -19,6 +19,7 @@ from vmix.distributions.structured import StructuredDiscrete
 from vmix.families import unwrap
 from vmix.log_joint import Batch, batch_terms, gather, site_density
 from vmix.plan import Plan
+from vmix.program import inside_improper
 
 _MAX_ASSIGNMENTS = 512
 
@@ -33,7 +34,8 @@ def check_repeatable(case: Case) -> str:
 
     def every(one: Array, other: Array, args: tuple) -> list[dict]:
         # traced three times, and compiled once: what Python changes from call to call is a constant of each trace
-        trace = handlers.trace(handlers.seed(case.program.model, one)).get_trace(*args)
+        seeded = handlers.substitute(handlers.seed(case.program.model, one), substitute_fn=inside_improper)
+        trace = handlers.trace(seeded).get_trace(*args)
         fixed = {n: s["value"] for n, s in trace.items() if s["type"] in ("sample", "param") and not _observed(s)}
         return [run(key, fixed, args) for key in (one, one, other)]
 
@@ -87,10 +89,7 @@ def check_rows(case: Case) -> str:
 def numpyro_log_joint(plan: Plan, args: tuple, values: Mapping[str, Array], states: Array) -> Array:
     """NumPyro's own log density of the program with each datum's joint state fixed, in nats."""
     model = handlers.seed(plan.program.model, jax.random.key(0))  # every site is fixed: only networks read the key
-    between = (1,) * (-(plan.layout.data_dim or -1) - 1)
-    column = (states.shape[0], *between, *states.shape[1:])
-    fixed = {n: v[states].reshape(column) for n, v in plan.layout.state_values().items()}
-    return log_density(model, args, {}, {**values, **fixed, **plan.params})[0]
+    return log_density(model, args, {}, {**values, **plan.layout.values_of(states), **plan.params})[0]
 
 
 def check_enumeration(case: Case) -> str:

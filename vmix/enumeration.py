@@ -174,6 +174,8 @@ def site_log_prob(fn: dist.Distribution, value: Array, *, missing: bool = False,
         weight = _weight(atom, value, missing)
         element = atom.base.log_prob(_fill(value, atom) if partial_rows else value)
         element = element if weight is None else jnp.where(weight, element, 0.0)
+        whole = atom.batch_shape + atom.event_shape[: atom.event_dims]
+        element = jnp.broadcast_to(element, jnp.broadcast_shapes(element.shape, whole))
     return element.sum(tuple(range(-atom.event_dims + steps, 0))) if atom.event_dims > steps else element
 
 

@@ -55,7 +55,7 @@ from vmix.streaming import Stream, is_streamed, sample_rows
 
 KNOWN_BYTES = 2 << 30
 
-__all__ = ["ConvergenceWarning", "FitError", "Task", "begin", "fit", "hold", "prepare_task"]
+__all__ = ["ConvergenceWarning", "FitError", "Task", "begin", "factors_at", "fit", "hold", "prepare_task"]
 
 
 def fit(
@@ -319,10 +319,14 @@ def _finish(
     best = jax.tree.map(lambda a: a[int(order[0])], states)
     estimate = on_host(jax.jit(partial(engine.estimate_of, plan))(best))
     fit = Fit.build(plan, engine, estimate, history.ranked(order), stages, seed=seed, seconds=seconds)
-    factors_of = getattr(engine, "factors_of", None)
-    if factors_of is not None:
-        fit.factors = jax.tree.map(np.asarray, on_host(factors_of(plan, best)))
+    fit.factors = factors_at(plan, engine, best)
     return fit
+
+
+def factors_at(plan: Plan, engine: Engine, state: Any) -> dict[str, dict[str, np.ndarray]]:
+    """The normal factors of the globals in a state, for engines that have some; see `Fit.factors`."""
+    factors_of = getattr(engine, "factors_of", None)
+    return {} if factors_of is None else jax.tree.map(np.asarray, on_host(factors_of(plan, state)))
 
 
 def _split(key: Array, items: Any) -> Array:

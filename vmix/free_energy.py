@@ -85,6 +85,8 @@ def evaluate(
         divergence = divergence + factor_entropy(plan.layout, factor, latents[name], sampled=sampled)
     weight = kl_weight if factors else 1.0
     per_datum = terms.rows + plan.layout.sum_cells(terms.shared) + weight * divergence
+    if plan.layout.data_dim is None:  # one density of all the data: each row has an equal share of it
+        per_datum = jnp.broadcast_to(per_datum / args[0].shape[0], args[0].shape[:1])
     return Evaluation(per_datum, assigned, log_prior, terms, batch)
 
 

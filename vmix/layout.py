@@ -73,6 +73,15 @@ class Layout:
         grids = jnp.unravel_index(jnp.arange(self.num_states), self.value_sizes) if self.discrete else ()
         return {name: grid for (name, _), grid in zip(reversed(self.discrete), grids, strict=True)}
 
+    def values_of(self, states: Array) -> dict[str, Array]:
+        """The value of each discrete site in the joint state of each cell, in the shapes that the program gives them.
+
+        Args:
+            states: shape (N,), or (N, T) where there are steps.
+        """
+        shape = (states.shape[0], *(1,) * (-self.rows_dim - 1), *states.shape[1:])
+        return {name: value[states].reshape(shape) for name, value in self.state_values().items()}
+
     def to_rows(self, cells: Array) -> Array:
         """From cells to data: (N T, ...) to (N, T, ...); unchanged without steps."""
         return cells if self.num_steps is None else cells.reshape(-1, self.num_steps, *cells.shape[1:])

@@ -276,12 +276,12 @@ def _global_log_prob(plan: Plan, sites: dict[str, dict], names: Any) -> Array:
 
 def _log_prob(fn: dist.Distribution, value: Array) -> Array:
     """Log density of a global; a Dirichlet's is finite at a corner where its concentration is 1 (NumPyro: NaN)."""
-    base = unwrap(fn).base
+    base, mask = unwrap(fn).base, unwrap(fn).mask
     if base.event_dim == 2:
         # NumPyro's check that a matrix is positive definite is an eigendecomposition; globals never leave their support
         with numpyro.validation_enabled(False):
             return fn.log_prob(value)
-    if type(base) is not dist.Dirichlet:
+    if type(base) is not dist.Dirichlet or not (mask is None or mask is True):
         return fn.log_prob(value)
     a = base.concentration
     log_normaliser = gammaln(a).sum(-1) - gammaln(a.sum(-1))

@@ -16,7 +16,7 @@ from vmix.checks import as_data, check_positive_int, check_seed
 from vmix.door import check_batch, check_engine
 from vmix.driving import FitError, Run, joined
 from vmix.engine import Engine, Info
-from vmix.fitting import Task, begin, prepare_task
+from vmix.fitting import Task, begin, factors_at, prepare_task
 from vmix.grids import Choice, Fits, applied, in_order_of_programs, is_comparable, program_key, spelled_out
 from vmix.history import History
 from vmix.recipe import Recipe, Stage
@@ -163,10 +163,13 @@ def _fit_seeds(
         ended |= finished
     estimate = jax.jit(partial(engine.estimate_of, task.plan))
     seconds = time.perf_counter() - began
-    return [
-        Fit.build(task.plan, engine, estimate(state), history, stages[seed], seed=seed, seconds=seconds)
-        for seed, (state, history) in ((seed, ended[seed]) for seed in seeds)
-    ]
+    fits = []
+    for seed in seeds:
+        state, history = ended[seed]
+        fit = Fit.build(task.plan, engine, estimate(state), history, stages[seed], seed=seed, seconds=seconds)
+        fit.factors = factors_at(task.plan, engine, state)
+        fits.append(fit)
+    return fits
 
 
 def _rung(

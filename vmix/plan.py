@@ -16,13 +16,15 @@ import numpy as np
 from jax import Array
 from numpyro import handlers
 from numpyro.distributions import biject_to
+from numpyro.ops.provenance import eval_provenance
 
+from vmix.agreement import check_steps, gaps, refuse_gaps, refuse_half_masked, same_for_every_row, uneven_states
 from vmix.compilation import jit_once
 from vmix.conditionals import Conditional, candidates, recognise
-from vmix.enumeration import compressible, data_frame, fill_missing, has_steps
+from vmix.enumeration import compressible, data_frame, fill_missing
 from vmix.families import Frame, unwrap
 from vmix.layout import Layout, is_enumerated
-from vmix.log_joint import Batch, Expected, expected_statistics, model_sites, site_density
+from vmix.log_joint import Batch, expected_statistics, model_sites, site_density
 from vmix.program import (
     DISCRETE,
     FACTOR,
@@ -30,6 +32,7 @@ from vmix.program import (
     GLOBAL_FACTOR,
     LATENT,
     NETWORK,
+    OBSERVED,
     Program,
     ProgramError,
     Site,
@@ -61,6 +64,7 @@ class Plan:
         template: a few rows of the data, for shapes.
         num_rows: N, the number of rows of the whole data.
         columns: names of the columns of each data array; None of those that have none.
+        reads_data: sites that are the same for every row, but whose parameters the program computes from the data.
     """
 
     program: Program
@@ -76,6 +80,7 @@ class Plan:
     template: tuple = field(default=(), repr=False)
     num_rows: int = 0
     columns: tuple[list[str] | None, ...] = field(default=(), repr=False)
+    reads_data: tuple[str, ...] = ()
 
     def names(self, role: str) -> tuple[str, ...]:
         """Names of the sites with a role, in program order."""
@@ -105,6 +110,18 @@ class Plan:
     def per_datum(self) -> tuple[str, ...]:
         """Continuous local sites without an encoder: one value per row of the data."""
         return tuple(n for n, s in self.sites.items() if s.role == LATENT and not s.has_encoder)
+
+    @property
+    def needs_all_rows(self) -> str | None:
+        """Why some of the rows are not a smaller problem of the same kind, in words; None where they are."""
+        if self.layout.data_dim is None:
+            return "it has no data plate, so its density is not a product over rows"
+        if self.reads_data:
+            return (
+                f"site {self.reads_data[0]!r} has parameters that the program computes from the data (x.mean(), say), "
+                "which some of the rows would change; compute them before, and give the program the numbers"
+            )
+        return None
 
     def touched_by(self, name: str) -> frozenset[str]:
         """The sites whose log density depends on a global: itself and its children."""
@@ -144,8 +161,8 @@ def make_plan(program: Any, args: tuple, *, key: Array, missing: bool = False, j
     initial, params, latents, supports = _initial_values(program, sites, rows, keys["values"], missing)
     num_rows = args[0].shape[0]
     draft = Plan(program, sites, layout, {}, {}, supports, {}, missing, initial, params, rows, num_rows)
-    frames, reasons = _compressed(draft, args, rows, latents)
-    draft = replace(draft, frames=frames)
+    frames, reasons, reads_data = _compressed(draft, args, rows, latents)
+    draft = replace(draft, frames=frames, reads_data=reads_data)
     values = _nearby(draft, keys["verify"]) if draft.globals else {}
     conditionals, why = _conditionals(draft, values, rows, latents, keys["responsibilities"], keys["verify"])
     # what climbs by gradients starts off the middle of its prior: by symmetry that may be a saddle
@@ -232,14 +249,16 @@ def central(site: dict) -> Array | None:
     return jnp.where(usable, mean, middle)
 
 
-def _compressed(plan: Plan, args: tuple, rows: tuple, latents: dict) -> tuple[dict[str, Frame], dict[str, str]]:
-    """Which local sites compress, with the frame of their data, and why the others do not."""
+def _compressed(
+    plan: Plan, args: tuple, rows: tuple, latents: dict
+) -> tuple[dict[str, Frame], dict[str, str], tuple[str, ...]]:
+    """Which local sites compress, with the frame of their data, why the others do not, and `Plan.reads_data`."""
     frames: dict[str, Frame] = {}
-    reasons: dict[str, str] = {}
     found: dict[str, tuple] = {}
 
-    def look(globals_: dict, params: dict, data: tuple) -> None:
+    def look(globals_: dict, latents: dict, params: dict, data: tuple) -> tuple[dict, dict]:
         sites = model_sites(plan, globals_, latents, params, data)
+        refuse_half_masked(plan, sites)
         for name, site in sites.items():
             info = plan.sites[name]
             if info.is_global_term or info.role in (DISCRETE, NETWORK) or name in plan.per_datum:
@@ -250,18 +269,33 @@ def _compressed(plan: Plan, args: tuple, rows: tuple, latents: dict) -> tuple[di
             if not enumerated and not _has_global_parent(plan, info):
                 found[name] = (None, "does not depend on a global")
                 continue
-            _check_steps(plan, info, site)
+            check_steps(plan, info, site)
             masked = isinstance(unwrap(site["fn"]).mask, jax.Array)
             fixed_mask = masked and _has_fixed_mask(plan, name, rows, latents)
             found[name] = compressible(plan.layout, site, fixed_mask=fixed_mask)
+        fixed = {name: _as_data_only(plan, name, sites[name]) for name in found}
+        return fixed, {name: same_for_every_row(plan, name, site) for name, site in sites.items()}
 
     with enumerating(plan.program.name, plan.layout):
-        jax.eval_shape(look, plan.initial, plan.params, rows)
+        values = {"globals_": plan.initial, "latents": latents, "params": plan.params}
+        fixed, shared = eval_provenance(look, **values, data=rows)
+    for name, of in fixed.items():
+        if of & set(values):
+            found[name] = (None, "what it observes, or its mask, is computed from a latent or a network")
     chosen = [name for name, (family, _) in found.items() if family is not None]
     reasons = {name: why for name, (_, why) in found.items()}
     if chosen:
         frames = _frames(plan, args, chosen)
-    return frames, reasons
+    of_rows = {*found, *plan.per_datum} - {*chosen}
+    return frames, reasons, tuple(name for name, of in shared.items() if "data" in of and name not in of_rows)
+
+
+def _as_data_only(plan: Plan, name: str, site: dict) -> Array:
+    """What compression takes for data: a number that depends on what a site observes and on its mask."""
+    mask = unwrap(site["fn"]).mask
+    parts = [site["value"]] if plan.sites[name].role == OBSERVED else []
+    parts += [mask] if isinstance(mask, jax.Array) else []
+    return sum((part.sum() for part in parts), jnp.zeros(()))
 
 
 def _has_fixed_mask(plan: Plan, name: str, rows: tuple, latents: dict) -> bool:
@@ -280,23 +314,6 @@ def _has_fixed_mask(plan: Plan, name: str, rows: tuple, latents: dict) -> bool:
     except ValueError:  # vmap refuses to drop an axis along which the result varies
         return False
     return True
-
-
-def _check_steps(plan: Plan, info: Site, site: dict) -> None:
-    """Refuse a child of a structured site, or of a latent with its steps, that has no dimension for them."""
-    if (
-        plan.layout.num_steps is None
-        or has_steps(plan.layout, site)
-        or not is_enumerated(plan.layout, site["fn"].batch_shape)
-    ):
-        return
-    chain = plan.layout.discrete[0][0]
-    raise ProgramError(
-        f"site {info.name!r} depends on {chain!r}, but the first dimension of its event is not its "
-        f"{plan.layout.num_steps} steps (batch shape {info.batch_shape}, {info.event_dim} event dimension(s), value "
-        f"{info.shape}); write x of shape (N, T, ...) and make T part of the event: "
-        f"dist.Normal(loc[c], scale[c]).to_event(2) for x of shape (N, T, D)"
-    )
 
 
 def _has_global_parent(plan: Plan, site: Site) -> bool:
@@ -328,10 +345,13 @@ def _conditionals(plan: Plan, values: dict, rows: tuple, latents: dict, r_key: A
     batch = Batch(rows, latents, {}, None)
     conditionals: dict[str, Conditional] = {}
     reasons: dict[str, str] = {}
-    if not plan.globals:
+    if not (plan.globals or plan.layout.discrete):
         return conditionals, reasons
-    gather = jit_once(lambda g, p, b, w: expected_statistics(plan, g, p, b, w))
-    expected: Expected = gather(values, plan.params, batch, log_weights)
+    some, states = uneven_states(plan, batch)
+    # one function: both need the enumerated program, and compiling is what takes time
+    look = jit_once(lambda g, p, b, w, c, s: (expected_statistics(plan, g, p, b, w), gaps(plan, g, p, c, s)))
+    expected, found = look(values, plan.params, batch, log_weights, some, states)
+    refuse_gaps(plan, found)
     priors = _priors(plan, values, batch)
     for i, name in enumerate(plan.globals):
         density = site_density(plan, name, values, plan.params, batch, expected)
@@ -358,11 +378,20 @@ def _nearby(plan: Plan, key: Array) -> dict[str, Array]:
 
 
 def _priors(plan: Plan, values: dict, batch: Batch) -> dict[str, Any]:
-    """The distribution of each global: its family and shape (its arrays are abstract)."""
+    """The distribution of each global: its family and shape (its arrays are abstract).
+
+    The discrete sites have one value each here: where all are enumerated, a latent of a datum that hangs on one has a
+    shape that is not its own.
+    """
     found: dict[str, Any] = {}
+    num_rows, steps = batch.args[0].shape[0], plan.layout.num_steps
+    cells = (num_rows,) if steps is None else (num_rows, steps)
 
     def look(values: dict) -> None:
-        sites = model_sites(plan, values, batch.latents, plan.params, batch.args)
+        fixed = plan.layout.values_of(jnp.zeros(cells, int)) if plan.layout.discrete else {}
+        both = {**values, **batch.latents, **fixed}
+        # any key: every site is fixed
+        sites = trace_sites(plan.program.model, batch.args, key=jax.random.key(0), values=both, params=plan.params)
         found.update({name: sites[name]["fn"] for name in plan.globals})
 
     jax.eval_shape(look, values)

@@ -18,7 +18,6 @@ from vmix.columns import check_names
 from vmix.door import check_record
 from vmix.enumeration import has_steps
 from vmix.free_energy import Evaluation, evaluate
-from vmix.layout import collapse
 from vmix.log_joint import batch_terms, gather, guide_factors, model_sites
 from vmix.mean_field import MEAN_FIELD, MODE, Factors, factorise
 from vmix.plan import Plan, central
@@ -100,16 +99,18 @@ class Predictor:
             )
         if component is not None:
             component = check_index(component, self.plan.layout.num_states, "component")
-        fixed = {}
-        if component is not None:
-            fixed = {name: jnp.asarray(v[component]) for name, v in self.plan.layout.state_values().items()}
-        draw, rows = self._draw, tuple(jnp.asarray(a)[jnp.zeros(num_samples, int)] for a in self.plan.template)
+        drawing, rows = self, tuple(jnp.asarray(a)[jnp.zeros(num_samples, int)] for a in self.plan.template)
         if given:
             arrays = self._check(given)
             if len(arrays[0]) != num_samples:
                 raise ValueError(f"given has {len(arrays[0])} rows; expected one for each of {num_samples} samples")
-            draw, rows = self._of_length(arrays)._draw, tuple(jnp.asarray(a) for a in arrays)
-        drawn = draw(self.globals, self.params, rows, fixed, jax.random.key(seed), mean=mean)
+            drawing, rows = self._of_length(arrays), tuple(jnp.asarray(a) for a in arrays)
+        fixed = {}
+        if component is not None:
+            layout = drawing.plan.layout
+            cells = (num_samples,) if layout.num_steps is None else (num_samples, layout.num_steps)
+            fixed = layout.values_of(jnp.full(cells, component))
+        drawn = drawing._draw(self.globals, self.params, rows, fixed, jax.random.key(seed), mean=mean)
         return _single(jax.tree.map(np.asarray, drawn))
 
     def _rows(self, name: str, data: tuple) -> Any:
@@ -117,7 +118,7 @@ class Predictor:
         arrays = self._check(data)
         function = getattr(self._of_length(arrays), name)
         parts = []
-        size = self.plan.layout.rows_for(CHUNK_ROWS)
+        size = len(arrays[0]) if self.plan.needs_all_rows else self.plan.layout.rows_for(CHUNK_ROWS)
         for first in range(0, arrays[0].shape[0], size):
             rows = tuple(jnp.asarray(a[first : first + size]) for a in arrays)
             parts.append(jax.device_get(function(self.globals, self.params, rows)))
@@ -234,8 +235,9 @@ class Predictor:
                 _, result = self._folded(values, params, rows, key=jax.random.key(0))
                 return jnp.broadcast_to(result.per_datum, (rows[0].shape[0],))
 
-            values = self._over_draws(one, globals_)
-            return jax.scipy.special.logsumexp(values, axis=0) - jnp.log(values.shape[0])
+            whole = rows[0].shape[0] if self.plan.layout.data_dim is None else 1  # then rows are shares of one density
+            values = whole * self._over_draws(one, globals_)
+            return (jax.scipy.special.logsumexp(values, axis=0) - jnp.log(values.shape[0])) / whole
 
         return jax.jit(compute)
 
@@ -321,17 +323,22 @@ class Predictor:
         return jnp.broadcast_to(shares, (rows[0].shape[0] * layout.cells_per_datum, layout.num_states))
 
     def _mean_given(self, site: dict, shares: Array) -> Array:
-        """sum_k q(c = k) E[x | c = k] of an observed site, shape (N, *event)."""
-        fn, layout, shape = site["fn"], self.plan.layout, jnp.shape(site["value"])
-        steps = has_steps(layout, site)
+        """sum_k q(c = k) E[x | c = k] of an observed site, shape (N, *other plates, *event)."""
+        fn, layout = site["fn"], self.plan.layout
         mean = jnp.broadcast_to(fn.mean, fn.batch_shape + fn.event_shape)
-        kept = len(fn.batch_shape) + steps
-        flat = mean.reshape((*mean.shape[:kept], -1))
-        means = jax.vmap(partial(collapse, layout, steps=steps), in_axes=-1, out_axes=-1)(flat)
+        if layout.data_dim is None:
+            return jnp.broadcast_to(mean, jnp.shape(site["value"]))
+        steps, num_sites = has_steps(layout, site), len(layout.discrete)
+        num_batch = num_sites + layout.nesting
+        mean = mean.reshape((1,) * (num_batch - len(fn.batch_shape)) + mean.shape)
+        mean = jnp.moveaxis(mean, num_batch + layout.data_dim, num_sites)
         if not steps and layout.num_steps is not None:
-            return jnp.broadcast_to(means[:, 0], (shape[0], means.shape[-1])).reshape(shape)
-        means = jnp.broadcast_to(means, (shares.shape[0], layout.num_states, means.shape[-1]))
-        return jnp.einsum("nk,nkd->nd", shares, means).reshape(shape)
+            return mean[(0,) * num_sites]
+        if steps:
+            mean = jnp.moveaxis(mean, num_batch, num_sites + 1)
+        rows = mean.shape[num_sites:]
+        means = jnp.broadcast_to(mean, layout.value_sizes + rows).reshape(layout.num_states, shares.shape[0], -1)
+        return jnp.einsum("nk,knd->nd", shares, means).reshape(rows)
 
     def _over_draws(self, one: Callable, globals_: dict) -> Any:
         if not globals_:
@@ -348,8 +355,8 @@ class Predictor:
             pick_key, draw_key = jax.random.split(key)
             count = next(iter(globals_.values())).shape[0] if globals_ else 1
             pick = jax.random.randint(pick_key, (), 0, count)
-            values: dict[str, Any] = {name: value[pick] for name, value in globals_.items()}
-            values |= {n: jnp.full(rows[0].shape[: 1 + bool(plan.layout.num_steps)], v) for n, v in fixed.items()}
+            shared = {name: value[pick] for name, value in globals_.items() if name not in plan.per_datum}
+            values: dict[str, Any] = {**shared, **fixed}
             free = handlers.uncondition(handlers.seed(plan.program.model, draw_key))
             trace = handlers.trace(handlers.substitute(free, data={**values, **params})).get_trace(*rows)
             return {n: trace[n]["fn"].mean if mean else trace[n]["value"] for n in names}

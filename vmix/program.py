@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import Array
@@ -20,7 +21,7 @@ from numpyro.infer.inspect import get_dependencies
 from vmix.checks import first_rows
 from vmix.distributions.structured import StructuredDiscrete
 from vmix.families import unwrap
-from vmix.program_errors import ProgramError, digest, running
+from vmix.program_errors import ProgramError, digest, refuse_partial_observation, refuse_strangers, running
 
 OBSERVED = "observed"
 DISCRETE = "discrete local"
@@ -126,10 +127,18 @@ def trace_sites(
     Returns:
         NumPyro's trace: site name to message.
     """
-    seeded = handlers.seed(fn, key)
+    seeded = handlers.substitute(handlers.seed(fn, key), substitute_fn=inside_improper)
     fixed = handlers.substitute(seeded, data={**(values or {}), **(params or {})})
     with numpyro.validation_enabled(validate):
         return handlers.trace(fixed).get_trace(*args)
+
+
+def inside_improper(site: dict) -> Array | None:
+    """A value of a prior that cannot be drawn from, the middle of its support; None for other sites."""
+    if site["type"] != "sample" or not isinstance(unwrap(site["fn"]).base, dist.ImproperUniform):
+        return None
+    shape, transform = site["fn"].batch_shape + site["fn"].event_shape, dist.biject_to(site["fn"].support)
+    return transform(jax.numpy.zeros(transform.inverse_shape(shape)))
 
 
 def analyse(program: Program, args: tuple) -> dict[str, Site]:
@@ -152,12 +161,12 @@ def analyse(program: Program, args: tuple) -> dict[str, Site]:
             f"program {program.name} has no observed site; pass the data to a sample statement: "
             'numpyro.sample("x", ..., obs=x)'
         )
-    _refuse_partial_observation(samples)
+    refuse_partial_observation(samples)
     encoded = set()
     networks = {name: site for name, site in found.items() if site["type"] == "param"}
     if program.guide is not None:
         guided = _abstract_sites(program.guide, args, f"{program.name}'s guide")
-        _refuse_strangers(guided, samples, program.name)
+        refuse_strangers(guided, samples, program.name)
         encoded = {name for name, site in guided.items() if site["type"] == "sample"}
         networks |= {name: site for name, site in guided.items() if site["type"] == "param"}
     plate = find_data_plate(samples, num_rows=args[0].shape[0])
@@ -183,7 +192,9 @@ def find_data_plate(samples: dict[str, dict], *, num_rows: int) -> Plate | None:
     sized = [plate for plate in common if plate.size == num_rows] or common
     latent = [site["plates"] for site in samples.values() if not site["observed"] and site["num_values"] is not None]
     preferred = [plate for plate in sized if any(plate in plates for plates in latent)]
-    return (preferred or sized)[0]
+    # where columns are as many as rows: rows are the first axis of what is observed
+    leading = [p for p in sized if all(len(s["shape"]) - s["event_dim"] == -p.dim for s in seen if p in s["plates"])]
+    return (preferred or leading or sized)[0]
 
 
 def _site(name: str, raw: dict, plate: Plate | None, encoded: bool, parents: tuple, children: tuple) -> Site:
@@ -214,6 +225,10 @@ def _site(name: str, raw: dict, plate: Plate | None, encoded: bool, parents: tup
                 f"site {name!r} is discrete with infinite support ({raw['family']}); only finite support can be "
                 "summed out: truncate it, as a Categorical over the values that matter"
             )
+    elif raw["family"] == "Delta":
+        raise ProgramError(
+            f"site {name!r} is Delta, which has one value and nothing to find; write it as numpyro.deterministic"
+        )
     else:
         role = LATENT if local else GLOBAL
     return Site(
@@ -230,29 +245,6 @@ def _site(name: str, raw: dict, plate: Plate | None, encoded: bool, parents: tup
         parents,
         children,
     )
-
-
-def _refuse_partial_observation(samples: dict[str, dict]) -> None:
-    """Refuse `obs_mask=` on a discrete site, which NumPyro splits into an observed and an unobserved one."""
-    for name, site in samples.items():
-        root = name.removesuffix("_unobserved")
-        if root != name and f"{root}_observed" in samples and site["discrete"]:
-            raise ProgramError(
-                f"site {root!r} is discrete and observed in part by obs_mask=; drop obs= and obs_mask= there, and pass "
-                f"what is known to the fit: vmix.fit(..., observed={{{root!r}: values}}) with -1 where unknown"
-            )
-
-
-def _refuse_strangers(guided: dict[str, dict], samples: dict[str, dict], program: str) -> None:
-    """Refuse a guide that samples what the program does not, or observes something."""
-    hidden = [name for name, site in samples.items() if not site["observed"]]
-    for name, site in guided.items():
-        if site["type"] == "sample" and site["family"] != "Unit" and (name not in hidden or site["observed"]):
-            what = "observes" if site["observed"] else "samples"
-            raise ProgramError(
-                f"{program}'s guide {what} site {name!r}; expected it to sample latents of the program alone, by their "
-                f"names: {hidden}"
-            )
 
 
 def _check_factors(sites: dict[str, Site]) -> None:
@@ -309,6 +301,8 @@ def _describe(site: dict) -> dict:
         )
     _check_value(site)
     discrete = bool(getattr(fn.support, "is_discrete", False))
+    if discrete and not site["is_observed"]:
+        _check_first_value(site)
     return {
         "type": "sample",
         "observed": site["is_observed"],
@@ -317,7 +311,7 @@ def _describe(site: dict) -> dict:
         "event_dim": fn.event_dim,
         "family": _family_name(fn),
         "discrete": discrete,
-        "num_values": _num_values(fn) if discrete else None,
+        "num_values": _num_values(site) if discrete and not site["is_observed"] else None,
         "num_steps": fn.event_shape[0] if isinstance(unwrap(fn).base, StructuredDiscrete) else None,
         "plates": tuple(Plate(f.name, f.dim, f.size) for f in site["cond_indep_stack"]),
     }
@@ -340,19 +334,37 @@ def _check_value(site: dict) -> None:
         ) from error
 
 
+def _check_first_value(site: dict) -> None:
+    """Refuse a latent whose values do not begin at 0: values are enumerated as 0..K - 1, and predicted so."""
+    first = getattr(unwrap(site["fn"]).base.support, "lower_bound", 0)
+    known = not isinstance(first, jax.core.Tracer)
+    if not known or np.any(np.asarray(first) != 0):
+        where = f"begin at {first}" if known else "begin at a number that is computed inside the program"
+        raise ProgramError(
+            f"site {site['name']!r} is {_family_name(site['fn'])} with values that {where}; values are counted from 0: "
+            "sample it on 0..K-1 and add the first value where it is used"
+        )
+
+
 def _family_name(fn: dist.Distribution) -> str:
     while isinstance(fn, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
         fn = fn.base_dist
     return type(fn).__name__.removesuffix("Probs").removesuffix("Logits")
 
 
-def _num_values(fn: dist.Distribution) -> int | None:
-    base = unwrap(fn).base
+def _num_values(site: dict) -> int | None:
+    fn, base = site["fn"], unwrap(site["fn"]).base
     if isinstance(base, StructuredDiscrete):
         return base.num_values
     if not fn.has_enumerate_support or fn.event_dim:
         return None
-    return int(jax.eval_shape(lambda: fn.enumerate_support(expand=False)).shape[0])
+    try:
+        return int(jax.eval_shape(lambda: fn.enumerate_support(expand=False)).shape[0])
+    except (NotImplementedError, jax.errors.ConcretizationTypeError) as error:
+        raise ProgramError(
+            f"site {site['name']!r} is {_family_name(fn)} with a number of values that is computed inside the program "
+            "or differs from datum to datum; write the largest down as a number, and give probability 0 to the rest"
+        ) from error
 
 
 def _parents(program: Program, args: tuple, samples: dict[str, dict]) -> dict[str, tuple[str, ...]]:

@@ -73,3 +73,42 @@ def running(name: str, args: tuple) -> Iterator[None]:
         raise ProgramError(
             f"{name} could not be run on {len(args)} data array(s) of shapes {shapes}: {first_line(error)}; {way}"
         ) from error
+
+
+def refuse_partial_observation(samples: dict[str, dict]) -> None:
+    """Refuse `obs_mask=`, for which NumPyro splits a site into an observed and an unobserved one.
+
+    The unobserved one has a value for each row, also for those that are observed: there its density is flat.
+
+    Raises:
+        ProgramError: naming the site.
+    """
+    for name, site in samples.items():
+        root = name.removesuffix("_unobserved")
+        if root == name or f"{root}_observed" not in samples:
+            continue
+        if not site["discrete"]:
+            raise ProgramError(
+                f"site {root!r} is observed in part by obs_mask=; leave obs_mask= out and put NaN where a value is "
+                'missing: vmix.fit(..., missing="nan"), which sums it out'
+            )
+        raise ProgramError(
+            f"site {root!r} is discrete and observed in part by obs_mask=; drop obs= and obs_mask= there, and pass "
+            f"what is known to the fit: vmix.fit(..., observed={{{root!r}: values}}) with -1 where unknown"
+        )
+
+
+def refuse_strangers(guided: dict[str, dict], samples: dict[str, dict], program: str) -> None:
+    """Refuse a guide that samples what the program does not, or observes something.
+
+    Raises:
+        ProgramError: naming the site.
+    """
+    hidden = [name for name, site in samples.items() if not site["observed"]]
+    for name, site in guided.items():
+        if site["type"] == "sample" and site["family"] != "Unit" and (name not in hidden or site["observed"]):
+            what = "observes" if site["observed"] else "samples"
+            raise ProgramError(
+                f"{program}'s guide {what} site {name!r}; expected it to sample latents of the program alone, by their "
+                f"names: {hidden}"
+            )

@@ -83,7 +83,14 @@ def _num_steps(sites: Mapping[str, Site], discrete: tuple, data_dim: int | None)
 
 def _data_plate(sites: Mapping[str, Site], num_rows: int) -> Plate | None:
     raw = {
-        name: {"observed": s.role in _OBSERVED, "plates": s.plates, "num_values": s.num_values, "family": s.family}
+        name: {
+            "observed": s.role in _OBSERVED,
+            "plates": s.plates,
+            "num_values": s.num_values,
+            "family": s.family,
+            "shape": s.shape,
+            "event_dim": s.event_dim,
+        }
         for name, s in sites.items()
         if s.role != NETWORK
     }

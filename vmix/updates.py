@@ -41,7 +41,7 @@ def maximise(
         params: network parameters.
         batch: the data; only read by sites that do not compress.
         expected: expected statistics.
-        with_prior: maximum a posteriori; False for maximum likelihood.
+        with_prior: maximum a posteriori; False for maximum likelihood, in which latents of a datum keep their prior.
         only: the globals to move; None moves all. Those without a recognised conditional move together or not at all.
         inside: where a mode lies on the edge of the support and has no finite density (a Dirichlet with concentrations
             below 1), take the mean: for starts.
@@ -53,7 +53,8 @@ def maximise(
     for name, conditional in plan.conditionals.items():
         if only is not None and name not in only:
             continue
-        density = site_density(plan, name, values, params, batch, expected, with_prior=with_prior)
+        own = with_prior or name in plan.per_datum
+        density = site_density(plan, name, values, params, batch, expected, with_prior=own)
         with jax.default_matmul_precision("highest"):
             exponent = conditional.solve(density, conditional.probe(values[name]))
         mode = exponent.mode(values[name])
@@ -130,7 +131,7 @@ def others_density(
     """The expected log joint of the unrecognised globals together, as a function of their unconstrained values."""
     touched = frozenset().union(*(plan.touched_by(name) for name in plan.others))
     if not with_prior:
-        touched -= frozenset(plan.others)
+        touched -= frozenset(plan.others) - frozenset(plan.per_datum)
 
     def log_density(free: Mapping[str, Array]) -> Array:
         values = {**globals_, **constrain(plan, free)}

@@ -1,12 +1,14 @@
 """fit_many: each seed is the fit it would have been alone, and halving keeps the better half."""
 
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 
 import vmix
 from vmix.driving import Run
 from vmix.engine import Info, annealing
-from vmix.inference import EM, Gibbs
+from vmix.inference import EM, SVI, Gibbs
 from vmix.models import GaussianMixture
 
 X = np.concatenate([np.random.default_rng(0).normal(m, 1.0, (60, 2)) for m in (-3, 0, 3)]).astype(np.float32)
@@ -26,6 +28,18 @@ def test_a_seed_is_the_fit_it_would_have_been_alone(fits):
     np.testing.assert_allclose(fits[2].history["objective"], alone.history["objective"], atol=1e-4)
     assert fits[2].settings == alone.settings
     assert fits[2].score(X) == pytest.approx(alone.score(X), abs=1e-4)
+
+
+def one_mean(x):
+    m = numpyro.sample("m", dist.Normal(0.0, 5.0))
+    with numpyro.plate("data", x.shape[0]):
+        numpyro.sample("x", dist.Normal(m, 1.0), obs=x[:, 0])
+
+
+def test_normal_factors_are_kept():
+    engine = SVI(num_steps=1, guide="normal")
+    fits = vmix.fit_many(one_mean, X, engine=engine, seeds=[0, 1])
+    assert [set(fit.factors) for fit in fits] == [{"m"}, {"m"}]
 
 
 def test_seeds_differ(fits):
