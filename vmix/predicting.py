@@ -336,7 +336,8 @@ class Predictor:
             return mean[(0,) * num_sites]
         if steps:
             mean = jnp.moveaxis(mean, num_batch, num_sites + 1)
-        rows = mean.shape[num_sites:]
+        cells = (shares.shape[0] // layout.cells_per_datum, *([layout.num_steps] if steps else []))
+        rows = (*cells, *mean.shape[num_sites + len(cells) :])
         means = jnp.broadcast_to(mean, layout.value_sizes + rows).reshape(layout.num_states, shares.shape[0], -1)
         return jnp.einsum("nk,knd->nd", shares, means).reshape(rows)
 

@@ -243,7 +243,7 @@ class Fit:
             "history": {n: v for n, v in self.history.items() if not isinstance(v, np.ndarray)},
             "template": [[list(a.shape), str(a.dtype)] for a in plan.template],
             "missing": plan.missing,
-            "columns": list(plan.columns),
+            "columns": list(plan.columns) or [None] * len(plan.template),
             "updates": {name: plan.conditionals[name].name for name in plan.per_datum if name in plan.conditionals},
             "plan": self.plan.to_json(),
         }

@@ -57,7 +57,7 @@ def test_model_shows_its_story_and_every_option(name):
 
 def test_story_keeps_its_columns():
     assert "<pre>z_n ~ Normal(0, I)\nx_n ~ Bernoulli(decoder(z_n))" in models.VAE()._repr_html_()
-    assert "    c_n ~ Categorical(1 / K)\n    z_n ~ Normal(" in models.GMVAE()._repr_html_()
+    assert "scale_c(w_n))           loc_k and scale_k by one network of w\nx_n" in models.GMVAE()._repr_html_()
 
 
 def test_text_in_a_model_is_escaped_and_long_text_cut():
