@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from vmix.engine import Data, Info, Partial, Schedule, Start, annealing, scaled, sum_over_blocks
+from vmix.engine import Data, Info, Partial, Schedule, Start, annealing, scaled, shuffled_batches, sum_over_blocks
 from vmix.free_energy import Evaluation, evaluate
 from vmix.log_joint import Batch, Expected, dense_children, gather, has_row_priors
 from vmix.mean_field import MEAN_FIELD, MODE, check_factors, factorise
@@ -266,7 +266,7 @@ class EM:
         num_rows = data.num_rows
         size = self._rows(plan, num_rows)
         key, order_key, draw_key = jax.random.split(state.key, 3)
-        order = jax.random.permutation(order_key, num_rows)[: num_rows // size * size].reshape(-1, size)
+        order = shuffled_batches(num_rows, size, key=order_key)
         keys = jax.random.split(draw_key, order.shape[0])
 
         def one(carry: EMState, xs: tuple) -> tuple[EMState, Array]:

@@ -46,7 +46,7 @@ class RunRecord(NamedTuple):
         families: of the observed sites, which say what the objective's unit measures.
         folder: where it is.
         command: the line that made it, where that is known.
-        seal: checksum of the data, where that is known.
+        seal: shape and checksum of the data, where that is known.
     """
 
     name: str
@@ -145,7 +145,7 @@ def _read(folder: Path) -> RunRecord:
     with checkpoint.understood(folder / "config.json", "a run"):
         of = str(config["model"]), str(config["engine"]), int(config["seed"])
         settings, command = dict(flatten(config["settings"])), config.get("command")
-        seal = config.get("data", {}).get("sha256")
+        seal = None if config.get("data") is None else str(config["data"])
     course = (objective, step_name, converged)
     return RunRecord(os.fspath(folder), *of, metrics, settings, *course, data, families, folder, command, seal)
 

@@ -56,6 +56,12 @@ class Data(NamedTuple):
         return split(jax.tree.map(of, self))
 
 
+def shuffled_batches(num_rows: int, size: int, *, key: Array) -> Array:
+    """Places of an epoch's rows, a minibatch a line, shape (num_rows // size, size); those left over sit it out."""
+    steps = num_rows // size
+    return jax.random.permutation(key, num_rows)[: steps * size].reshape(steps, size)
+
+
 def sum_over_blocks(function: Callable[[Data], Any], data: Data, *, block_rows: int) -> Any:
     """Sum a function of the rows over blocks of the data, so that memory is bounded by the block.
 

@@ -14,7 +14,7 @@ from jax import Array
 
 from vmix.compilation import jit_once
 from vmix.distortion import distorted
-from vmix.engine import Data, Start
+from vmix.engine import Data, Start, shuffled_batches
 from vmix.enumeration import fill_missing
 from vmix.log_joint import Batch, batch_terms, guide_factors
 from vmix.plan import Plan
@@ -136,8 +136,7 @@ def _trainer(plan: Plan, size: int, corruption: Corruption, optimiser: optax.Gra
 
     def epoch(params: dict, opt_state: Any, globals_: dict, data: Data, key: Array) -> tuple:
         order_key, noise_key = jax.random.split(key)
-        steps = data.num_rows // size
-        order = jax.random.permutation(order_key, data.num_rows)[: steps * size].reshape(steps, size)
+        order = shuffled_batches(data.num_rows, size, key=order_key)
 
         def one(carry: tuple, xs: tuple) -> tuple[tuple, Array]:
             params, opt_state = carry
@@ -145,7 +144,7 @@ def _trainer(plan: Plan, size: int, corruption: Corruption, optimiser: optax.Gra
             updates, opt_state = optimiser.update(grads, opt_state, params)
             return (optax.apply_updates(params, updates), opt_state), value
 
-        carry, values = jax.lax.scan(one, (params, opt_state), (order, jax.random.split(noise_key, steps)))
+        carry, values = jax.lax.scan(one, (params, opt_state), (order, jax.random.split(noise_key, len(order))))
         return *carry, -values.mean()
 
     return jax.jit(epoch), optimiser

@@ -16,7 +16,6 @@ A row is a datum; where data are sequences, it is a step: step t of sequence n, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -29,6 +28,7 @@ import numpy as np
 
 from vmix import checkpoint, plots
 from vmix.report import compute_metrics, write_report
+from vmix.resuming import fingerprint
 from vmix.steps import Steps, as_rows, reconstruct_rows
 
 if TYPE_CHECKING:
@@ -135,7 +135,9 @@ def write_run(
     """
     folder = Path(folder)
     _clear(folder)
-    _write_json(folder / "config.json", _config(fit, command, steps, columns) | {"data": _seal(data)})
+    # of data on disk only some rows would be read, and the same data in memory would look like others
+    seal = None if isinstance(data, np.memmap) else fingerprint((data,))[0]
+    _write_json(folder / "config.json", _config(fit, command, steps, columns) | {"data": seal})
     fit.save(folder / "checkpoint")
     fit, data, labels = as_rows(fit, data, labels)
     summary = plots.summarise(fit, data, columns)
@@ -189,12 +191,6 @@ def _config(fit: Fit, command: str | None, steps: Steps | None, columns: Sequenc
     config |= {"settings": fit.settings, "environment": fit.environment}
     named = None if columns is None else list(columns)
     return config | {"command": command or fit.environment.get("command"), "steps": steps, "columns": named}
-
-
-def _seal(data: np.ndarray) -> dict[str, Any]:
-    """Shape and checksum of the data, so that runs on other data are not compared; None of data that stay on disk."""
-    kept = None if isinstance(data, np.memmap) else hashlib.sha256(np.ascontiguousarray(data).data).hexdigest()
-    return {"shape": list(np.shape(data)), "sha256": kept}
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

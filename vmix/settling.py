@@ -17,7 +17,7 @@ import jax
 import optax
 from jax import Array
 
-from vmix.engine import Data, Start
+from vmix.engine import Data, Start, shuffled_batches
 from vmix.free_energy import evaluate
 from vmix.log_joint import dense_children, gather, has_row_priors
 from vmix.plan import Plan
@@ -29,10 +29,11 @@ from vmix.updates import maximise
 def settle_epochs(plan: Plan, num_rows: int, recipe: Recipe) -> int:
     """Epochs with the classes held: none where the epochs of pre-training asked for are steps enough by themselves.
 
-    None either where a global's likelihood does not compress, or every datum has a latent without an encoder.
+    None either where a global's likelihood does not compress, where some rows are another problem, or where every
+    datum has a latent without an encoder.
     """
     asked = pretrain_epochs(plan, num_rows, recipe) <= recipe.pretrain_epochs
-    if asked or plan.per_datum or dense_children(plan) or has_row_priors(plan):
+    if asked or plan.needs_all_rows or plan.per_datum or dense_children(plan) or has_row_priors(plan):
         return 0
     return -(-recipe.settle_steps // batches(plan, num_rows, recipe)[1])
 
@@ -92,8 +93,7 @@ def _trainer(plan: Plan, size: int, optimiser: optax.GradientTransformation) -> 
 
     def epoch(globals_: dict, params: dict, opt_state: Any, data: Data, key: Array) -> tuple:
         order_key, draw_key = jax.random.split(key)
-        steps = data.num_rows // size
-        order = jax.random.permutation(order_key, data.num_rows)[: steps * size].reshape(steps, size)
+        order = shuffled_batches(data.num_rows, size, key=order_key)
 
         def one(carry: tuple, xs: tuple) -> tuple[tuple, tuple]:
             params, opt_state = carry
@@ -101,7 +101,9 @@ def _trainer(plan: Plan, size: int, optimiser: optax.GradientTransformation) -> 
             updates, opt_state = optimiser.update(grads, opt_state, params)
             return (optax.apply_updates(params, updates), opt_state), seen
 
-        (params, opt_state), seen = jax.lax.scan(one, (params, opt_state), (order, jax.random.split(draw_key, steps)))
+        (params, opt_state), seen = jax.lax.scan(
+            one, (params, opt_state), (order, jax.random.split(draw_key, len(order)))
+        )
         per_datum, log_prior, expected = seen
         whole = jax.tree.map(lambda a: a.sum(0) * (data.num_rows / order.size), expected)
         template = data.rows(0, min(2, data.num_rows))

@@ -48,7 +48,7 @@ def make_run(tmp_path):
         folder = tmp_path / name
         (folder / "plots").mkdir(parents=True)
         config = {"format": "vmix run 1", "model": model, "engine": "EM", "seed": 0, "command": f"vmix fit {name}"}
-        config |= {"data": {"sha256": seal}} if seal else {}
+        config |= {"data": seal} if seal else {}
         (folder / "config.json").write_text(json.dumps(config | {"settings": {"model": settings, "engine": {}}}))
         (folder / "metrics.json").write_text(json.dumps(metrics or {"accuracy": 0.5, "elbo": -20.5, "seconds": 1.25}))
         (folder / "labels.csv").write_text("row,component\n" + "".join(f"{n},{n % 2}\n" for n in range(40)))

@@ -36,6 +36,7 @@ def test_classes_are_held_where_epochs_of_pretraining_make_too_few_steps(few):
     assert settle_epochs(plan, 16 * 1_500, RECIPE) == 0  # 2 epochs of 1,500 steps
     assert settle_epochs(plan, 16 * 1_499, RECIPE) == 1
     assert settle_epochs(plan, 40, replace(RECIPE, settle_steps=0)) == 0
+    assert settle_epochs(replace(plan, reads_data=("loc",)), 40, RECIPE) == 0  # a minibatch is another problem
     alone = make_plan(prepare(VAE(latent_dim=2, hidden=(6,)), few[1].args), few[1].args, key=KEY)
     assert describe(alone, RECIPE) == []
 
