@@ -117,7 +117,7 @@ def refuse_gaps(plan: Plan, found: Mapping[str, Gap]) -> None:
         ProgramError: naming the site and the row.
     """
     for name, gap in found.items():
-        if gap.relative > TOLERANCE:
+        if float(gap.relative) > TOLERANCE:
             discrete = next(site for site, _ in plan.layout.discrete if site in plan.sites[name].parents)
             row = int(gap.cell) // plan.layout.cells_per_datum
             raise ProgramError(

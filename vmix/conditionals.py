@@ -111,7 +111,7 @@ def recognise(prior: Distribution, log_density: LogDensity, current: jax.Array, 
         # an accelerator's default precision for matrix products has errors as large as the tolerance
         with jax.default_matmul_precision("highest"):
             evidence = jit_once(partial(examine, option, log_density))(current, noise)
-        verdict = _verdict(option, evidence)
+        verdict = _verdict(option, jax.device_get(evidence))
         if verdict.conditional is not None:
             return verdict
     return verdict._replace(reason=verdict.reason + _limit_met(options, current))

@@ -18,6 +18,7 @@ import numpy as np
 import numpyro
 from jax import Array
 
+from vmix.compilation import jit_for
 from vmix.engine import Data, Engine, Info, Schedule, Start, annealing
 from vmix.history import History
 from vmix.log_joint import guide_factors, model_sites
@@ -83,7 +84,7 @@ class Run:
 
     def _compile(self) -> None:
         stream = self.stream
-        self.chunk: Callable = jax.jit(lambda *given: self._chunk(*given))
+        self.chunk: Callable = jit_for(lambda *given: self._chunk(*given), work=work_of(self.plan, self.engine))
         if stream is not None:
             self.stream = Stream(self.plan, self.engine, stream.arrays, stream.labels, seed=0)
             self.stream.generator = stream.generator
@@ -186,8 +187,8 @@ class Run:
         one = partial(self._one_chunk, data=data, schedule=schedule, length=length)
         if self.engine.num_states == 1:
             return jax.tree.map(lambda a: a[None], one(jax.tree.map(lambda a: a[0], states)))
-        work = data.num_rows * max(self.plan.layout.num_states, 1) * self.engine.num_states
-        side_by_side = work <= SIDE_BY_SIDE and not self.plan.params
+        a_step = data.num_rows * max(self.plan.layout.num_states, 1) * self.engine.num_states
+        side_by_side = a_step <= SIDE_BY_SIDE and not self.plan.params
         return jax.vmap(one)(states) if side_by_side else jax.lax.map(one, states)
 
     def _one_chunk(self, state: Any, *, data: Data, schedule: Schedule, length: Array) -> tuple[Any, Info]:
@@ -219,9 +220,9 @@ class Run:
     def schedule(self, done: int) -> Schedule:
         """Inverse temperatures and KL weights of the steps of a chunk that begins at step `done`."""
         warmup = getattr(self.engine, "kl_warmup", None)
-        steps = jnp.arange(done, done + MAX_CHUNK)
-        kl = jnp.clip((steps + 1) / warmup, 0.0, 1.0) if warmup else jnp.ones(MAX_CHUNK)
-        return Schedule(self.anneal.values(done, MAX_CHUNK), kl)
+        steps = np.arange(done, done + MAX_CHUNK)
+        kl = np.clip((steps + 1) / warmup, 0.0, 1.0) if warmup else np.ones(MAX_CHUNK)
+        return Schedule(self.anneal.values(done, MAX_CHUNK), kl.astype(jnp.result_type(float)))
 
     def _converged(self, infos: list[Info], done: int) -> bool:
         """Whether no state's objective rose by more than the tolerance over the last sweeps."""
@@ -254,6 +255,13 @@ class Run:
                 ConvergenceWarning,
                 stacklevel=4,
             )
+
+
+def work_of(plan: Plan, engine: Engine) -> int:
+    """What all steps of a fit have to do: rows times values of the discrete sites, and rows times network weights."""
+    weights = sum(leaf.size for leaf in jax.tree.leaves(plan.params))
+    a_row = plan.layout.cells_per_datum * plan.layout.num_states + weights
+    return plan.num_rows * a_row * engine.num_steps_total * engine.num_states
 
 
 def ran_out_of_memory(error: Exception) -> bool:
@@ -354,7 +362,7 @@ def joined(infos: list[Info]) -> Info | None:
 
 def on_the_host(info: Info, length: int) -> Info:
     """The steps that ran, on the host (which waits for them)."""
-    return jax.device_get(on_host(jax.tree.map(lambda a: a[:, :length], info)))
+    return jax.tree.map(lambda a: a[:, :length].copy(), jax.device_get(on_host(info)))
 
 
 def next_length(length: int, seconds: float, *, first: bool) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -109,8 +110,8 @@ class Start(NamedTuple):
 class Schedule(NamedTuple):
     """What varies over the steps: `beta` tempers the likelihood, `kl_weight` the divergence from the prior."""
 
-    beta: Array
-    kl_weight: Array
+    beta: Array | np.ndarray
+    kl_weight: Array | np.ndarray
 
 
 class Info(NamedTuple):
@@ -181,11 +182,11 @@ class Annealing:
     first: float = 1.0
     steps: int = 0
 
-    def values(self, start: Array | int, length: int) -> Array:
+    def values(self, start: int, length: int) -> np.ndarray:
         """Beta at steps `start, ..., start + length - 1`."""
-        t = start + jnp.arange(length)
-        rise = jnp.clip(t / max(self.steps, 1), 0.0, 1.0) if self.steps else jnp.ones(length)
-        return self.first + (1.0 - self.first) * rise
+        t = start + np.arange(length)
+        rise = np.clip(t / max(self.steps, 1), 0.0, 1.0) if self.steps else np.ones(length)
+        return (self.first + (1.0 - self.first) * rise).astype(jnp.result_type(float))
 
 
 def annealing(option: tuple[float, int] | None) -> Annealing:

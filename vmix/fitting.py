@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 from vmix.checks import check_seed
 from vmix.columns import names_of
+from vmix.compilation import jit_for, jit_once
 from vmix.door import (
     check_arrays,
     check_batch,
@@ -34,7 +35,7 @@ from vmix.door import (
     join_messages,
     prepare,
 )
-from vmix.driving import ConvergenceWarning, FitError, Run, joined, stacked, telling_of_memory
+from vmix.driving import ConvergenceWarning, FitError, Run, joined, stacked, telling_of_memory, work_of
 from vmix.engine import Data, Engine, Info, Start
 from vmix.enumeration import local_terms
 from vmix.history import History
@@ -267,12 +268,12 @@ def begin(
         starts, stages = _starts(task, engine, init, keys["start"], watch)
     first = _beginner(plan, cast(Hashable, engine))
     states = [first(s, task.data, k) for s, k in zip(starts, _split(keys["init"], starts), strict=True)]
-    return stacked(states), stages
+    return jit_once(stacked)(states), stages
 
 
 @lru_cache(maxsize=8)
 def _beginner(plan: Plan, engine: Any) -> Callable:
-    return jax.jit(lambda start, data, key: engine.init(plan, start, data, key=key))
+    return jit_for(lambda start, data, key: engine.init(plan, start, data, key=key), work=work_of(plan, engine))
 
 
 def _keys(seed: int) -> dict[str, Array]:
@@ -316,7 +317,7 @@ def _finish(
 ) -> Fit:
     finals = history.finals()
     order = np.argsort(-np.where(np.isfinite(finals), finals, -np.inf))
-    best = jax.tree.map(lambda a: a[int(order[0])], states)
+    best = jit_once(lambda states, i: jax.tree.map(lambda a: a[i], states))(states, order[0])
     estimate = on_host(jax.jit(partial(engine.estimate_of, plan))(best))
     fit = Fit.build(plan, engine, estimate, history.ranked(order), stages, seed=seed, seconds=seconds)
     fit.factors = factors_at(plan, engine, best)

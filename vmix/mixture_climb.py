@@ -9,6 +9,7 @@ mixture of all codes.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ class Climbed(NamedTuple):
     """Where EM from some responsibilities has come.
 
     Attributes:
-        globals: of each view.
+        globals: of the first view's encoder.
         objective: at the last E-step, nats per datum.
         shares: responsibilities of that E-step, shape (cells, K).
     """
@@ -41,7 +42,8 @@ class Climbed(NamedTuple):
     @property
     def value(self) -> float:
         """The objective; minus infinity where it is not finite."""
-        return float(self.objective) if jnp.isfinite(self.objective) else -float("inf")
+        value = float(self.objective)
+        return value if math.isfinite(value) else -math.inf
 
 
 def climb(
@@ -110,7 +112,8 @@ def climb(
         return Climbed(globals_, (total[0] + log_prior[::each].sum()) / num_rows, shares[0])
 
     begun = Climbed(views.start.globals, jnp.zeros(()), jnp.exp(first))
-    return jax.lax.fori_loop(0, jnp.asarray(sweeps) + 1, sweep, begun)
+    ended = jax.lax.fori_loop(0, jnp.asarray(sweeps) + 1, sweep, begun)
+    return ended._replace(globals=jax.tree.map(lambda a: a[0], ended.globals))
 
 
 def _rows_of(view: View, batch: Batch) -> Batch:

@@ -8,6 +8,7 @@ from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from vmix.compilation import jit_once
@@ -52,7 +53,7 @@ def fit_mixture(
     """
     restarts, sweeps = _length(plan, recipe)
     # the best, the objectives, the moves taken
-    fresh = (starts[0].globals, jnp.full(restarts, -jnp.inf), jnp.zeros(restarts, jnp.int32))
+    fresh = (starts[0].globals, np.full(restarts, -np.inf, jnp.result_type(float)), np.zeros(restarts, np.int32))
     reached = (watch.recall(watch.place, fresh) if _searches(plan) else None) or Reached(fresh, 0, [], 0.0)
     began = time.perf_counter() - reached.seconds
     try:
@@ -77,10 +78,12 @@ def fit_mixture(
 def _with(reached: Reached, run: Climbed, taken: int, *, seconds: float) -> Reached:
     """What has been reached after another start of the mixture: the best globals, and all objectives and moves."""
     best, values, moves = reached.values
+    values, moves = np.array(values), np.array(moves)
     i = reached.done
     if not i or run.value > float(values.max()):
-        best = {name: value[0] for name, value in run.globals.items()}
-    return Reached((best, values.at[i].set(run.value), moves.at[i].set(taken)), i + 1, [], seconds)
+        best = run.globals
+    values[i], moves[i] = run.value, taken
+    return Reached((best, values, moves), i + 1, [], seconds)
 
 
 def search(
@@ -111,7 +114,8 @@ def search(
     searches = _searches(plan)
     once = not searches and not plan.per_datum
     batches = [mixture_batch(plan, data, s, key=key, copy=copy, distort=recipe.distort) for s, copy in views]
-    seen = stacked([View(s, dict(b.latents), dict(b.known or {})) for (s, _), b in zip(views, batches, strict=True)])
+    parts = [View(s, dict(b.latents), dict(b.known or {})) for (s, _), b in zip(views, batches, strict=True)]
+    seen = jit_once(stacked)(parts)
     price = price_of_a_component(features_of(plan, seen, batches[0])) if recipe.clusters == "evidence" else 0.0
     for k in jax.random.split(jax.random.fold_in(key, 1), restarts)[first:]:
         shares, spread = _first(plan, recipe.clusters, once)(k, seen, batches[0])
@@ -121,7 +125,7 @@ def search(
             propose = partial(_proposer(plan), seen, batches[0])
             run, taken = improve(run, climb, propose, moves=recipe.mixture_moves, sweeps=sweeps, key=k)
         used = jnp.unique(jnp.argmax(run.shares, 1)).size if price else 0
-        yield run._replace(objective=run.objective - price * used), taken
+        yield run._replace(objective=np.asarray(run.objective) - price * used), taken
 
 
 def _searches(plan: Plan) -> bool:

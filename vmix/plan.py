@@ -341,7 +341,7 @@ def _conditionals(plan: Plan, values: dict, rows: tuple, latents: dict, r_key: A
     generator = np.random.default_rng(np.asarray(jax.random.key_data(r_key)))
     num_cells = num_rows * plan.layout.cells_per_datum
     shares = generator.dirichlet(np.full(plan.layout.num_states, 0.5), num_cells)
-    log_weights = jnp.asarray(np.log(shares + 1e-12), jnp.result_type(float))
+    log_weights = np.log(shares + 1e-12).astype(jnp.result_type(float))
     batch = Batch(rows, latents, {}, None)
     conditionals: dict[str, Conditional] = {}
     reasons: dict[str, str] = {}
@@ -366,7 +366,7 @@ def _nearby(plan: Plan, key: Array) -> dict[str, Array]:
     """A generic point: the initial values, moved a little in unconstrained space so that no two are equal."""
 
     def move(values: dict[str, Array], key: Array) -> dict[str, Array]:
-        moved = {}
+        key, moved = jax.random.fold_in(key, len(plan.sites)), {}
         for i, (name, value) in enumerate(values.items()):
             transform = biject_to(plan.supports[name])
             free = transform.inv(value)
@@ -374,7 +374,7 @@ def _nearby(plan: Plan, key: Array) -> dict[str, Array]:
             moved[name] = transform(free + 0.3 * noise)
         return moved
 
-    return jit_once(move)(plan.initial, jax.random.fold_in(key, len(plan.sites)))
+    return jit_once(move)(plan.initial, key)
 
 
 def _priors(plan: Plan, values: dict, batch: Batch) -> dict[str, Any]:

@@ -373,7 +373,7 @@ def _predictive_globals(engine: Engine, estimate: Start, history: History) -> di
     """Globals to predict with, one or several draws along the first axis."""
     draws = _draws(engine, history)
     if draws is None:
-        return {name: jnp.asarray(value)[None] for name, value in estimate.globals.items()}
+        return {name: jnp.asarray(np.asarray(value)[None]) for name, value in estimate.globals.items()}
     kept = next(iter(draws.values())).shape[1]
     index = np.unique(np.linspace(0, kept - 1, PREDICTIVE_DRAWS).round().astype(int))
     return {name: jnp.asarray(values[0][index]) for name, values in draws.items()}

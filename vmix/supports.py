@@ -99,7 +99,7 @@ class SupportCheck:
     def _judged(self, args: tuple) -> tuple[str, ...]:
         """Names of the observed sites whose support is the same whatever the latents are."""
         keys = jax.random.split(jax.random.key(0), 2)  # any keys: only whether a result depends on them counts
-        names = jax.eval_shape(lambda key: self._look(key, args, None, partial_rows=False), keys[0])
+        names = jax.eval_shape(lambda keys: self._look(keys[0], args, None, partial_rows=False), keys)
         judged = (name for name in names if self._places[name].words != _ANYTHING)
         return tuple(name for name in judged if self._is_fixed(name, keys, args))
 

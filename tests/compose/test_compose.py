@@ -196,6 +196,19 @@ def test_means_from_the_mixture_draw_the_codes_of_a_class_together(deep, tmp_pat
     assert (tmp_path / "module001_vae" / "z_round02.png").exists()
 
 
+def test_weight_of_the_divergence_draws_codes_to_their_prior():
+    rng = np.random.default_rng(4)
+    clean = np.where(np.arange(100)[:, None] % 2 == np.arange(16) // 8, 0.9, 0.1)
+    x = (rng.uniform(size=(100, 16)) < clean).astype(np.float32)
+    far = {}
+    for alpha in (0.0, 50.0):
+        vae = VAE(2, epochs=40, batch_size=50, hidden=(16,), learning_rate=1e-2, alpha=alpha)
+        vae.connect(Observation(x))
+        Network(vae).fit(rounds=1, seed=0, progress=False)
+        far[alpha] = np.square(vae.belief.value).mean()
+    assert far[50.0] < 0.05 < 1.0 < far[0.0]
+
+
 @pytest.mark.slow
 def test_saved_vae_recognises_and_decodes(deep, tmp_path):
     net, x, labels = deep

@@ -23,8 +23,9 @@ class _Weighted(Run):
 
     kl_weight = 1.0
 
-    def _schedule(self, done: int) -> Schedule:
-        return Schedule(self.anneal.values(done, MAX_CHUNK), jnp.full(MAX_CHUNK, self.kl_weight))
+    def schedule(self, done: int) -> Schedule:
+        """The schedule of a run, with this weight at every step."""
+        return super().schedule(done)._replace(kl_weight=np.full(MAX_CHUNK, self.kl_weight, jnp.result_type(float)))
 
 
 class Stepper:
