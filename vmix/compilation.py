@@ -72,7 +72,7 @@ def jit_for(function: Function, *, work: int) -> Function:
     """
     import jax
 
-    return jit_once(function) if work <= LITTLE_WORK else jax.jit(function)
+    return jit_once(function) if work <= LITTLE_WORK else jax.jit(function)  # type: ignore[return-value]
 
 
 def _add_flags(flags: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -222,7 +222,7 @@ class Run:
         warmup = getattr(self.engine, "kl_warmup", None)
         steps = np.arange(done, done + MAX_CHUNK)
         kl = np.clip((steps + 1) / warmup, 0.0, 1.0) if warmup else np.ones(MAX_CHUNK)
-        return Schedule(self.anneal.values(done, MAX_CHUNK), kl.astype(jnp.result_type(float)))
+        return Schedule(self.anneal.values(done, MAX_CHUNK), cast(Array, kl.astype(jnp.result_type(float))))
 
     def _converged(self, infos: list[Info], done: int) -> bool:
         """Whether no state's objective rose by more than the tolerance over the last sweeps."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -110,8 +110,8 @@ class Start(NamedTuple):
 class Schedule(NamedTuple):
     """What varies over the steps: `beta` tempers the likelihood, `kl_weight` the divergence from the prior."""
 
-    beta: Array | np.ndarray
-    kl_weight: Array | np.ndarray
+    beta: Array
+    kl_weight: Array
 
 
 class Info(NamedTuple):
@@ -182,11 +182,11 @@ class Annealing:
     first: float = 1.0
     steps: int = 0
 
-    def values(self, start: int, length: int) -> np.ndarray:
+    def values(self, start: int, length: int) -> Array:
         """Beta at steps `start, ..., start + length - 1`."""
         t = start + np.arange(length)
         rise = np.clip(t / max(self.steps, 1), 0.0, 1.0) if self.steps else np.ones(length)
-        return (self.first + (1.0 - self.first) * rise).astype(jnp.result_type(float))
+        return cast(Array, (self.first + (1.0 - self.first) * rise).astype(jnp.result_type(float)))
 
 
 def annealing(option: tuple[float, int] | None) -> Annealing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,11 @@ class _Weighted(Run):
 
     def schedule(self, done: int) -> Schedule:
         """The schedule of a run, with this weight at every step."""
-        return super().schedule(done)._replace(kl_weight=np.full(MAX_CHUNK, self.kl_weight, jnp.result_type(float)))
+        return (
+            super()
+            .schedule(done)
+            ._replace(kl_weight=cast(Array, np.full(MAX_CHUNK, self.kl_weight, jnp.result_type(float))))
+        )
 
 
 class Stepper:
