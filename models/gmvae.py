@@ -99,7 +99,7 @@ class GMVAE(Shown):
                 y = relaxed_one_hot(u, hard=self.relaxation == "hard")[..., None]
                 loc, scale = (y * loc).sum(-2), (y * scale).sum(-2)
             z = numpyro.sample("z", dist.Normal(loc, scale).to_event(1))
-            p_x = decode(z, hidden=settled(self.hidden, "hidden"), data_dim=x.shape[1], pixels=self.pixels)
+            p_x = decode(z, like=x, hidden=settled(self.hidden, "hidden"), pixels=self.pixels)
             numpyro.sample("x", p_x, obs=x)
 
     def guide(self, x: Array) -> None:
@@ -107,7 +107,7 @@ class GMVAE(Shown):
         hidden, mixture_dim = settled(self.hidden, "hidden"), settled(self.mixture_dim, "mixture_dim")
         d = self.latent_dim
         with numpyro.plate("data", x.shape[0]):
-            loc, scale = encode(x, hidden=hidden, latent_dim=d + mixture_dim)
+            loc, scale = encode(x, hidden=hidden, latent_dim=d + mixture_dim, pixels=self.pixels)
             numpyro.sample("w", dist.Normal(loc[:, d:], scale[:, d:]).to_event(1))
             if self.relaxation is not None:
                 sizes = (x.shape[1], *hidden, self.num_components)

@@ -101,13 +101,15 @@ class HMMVAE(Shown):
             else:
                 p_z = dist.MultivariateNormal(loc[c], precision_matrix=tau[c])
             z = numpyro.sample("z", _steps(p_z, mask))
-            p_x = decode(z, hidden=settled(self.hidden, "hidden"), data_dim=x.shape[-1], pixels=self.pixels)
+            p_x = decode(z, like=x, hidden=settled(self.hidden, "hidden"), pixels=self.pixels)
             numpyro.sample("x", _steps(p_x, mask), obs=x)
 
     def guide(self, x: Array, mask: Array | None = None) -> None:
         """The encoder, step by step."""
         with numpyro.plate("sequences", x.shape[0]):
-            loc, scale = encode(x, hidden=settled(self.hidden, "hidden"), latent_dim=self.latent_dim)
+            loc, scale = encode(
+                x, hidden=settled(self.hidden, "hidden"), latent_dim=self.latent_dim, pixels=self.pixels
+            )
             numpyro.sample("z", _steps(dist.Normal(loc, scale).to_event(1), mask))
 
 

@@ -124,7 +124,7 @@ class HMMVAEMLDA(Shown):
         with numpyro.plate("sequences", x.shape[0]):
             c = numpyro.sample("c", MarkovChain(p, transition, x.shape[1]))
             z = numpyro.sample("z", _steps(dist.MultivariateNormal(loc[c], precision_matrix=tau[c]), seen))
-            p_x = decode(z, hidden=settled(self.hidden, "hidden"), data_dim=x.shape[-1], pixels=self.pixels)
+            p_x = decode(z, like=x, hidden=settled(self.hidden, "hidden"), pixels=self.pixels)
             numpyro.sample("x", _steps(p_x, seen), obs=x)
             words = ScaledCounts(phi[c], total, total_count_max=self.max_tokens)
             numpyro.sample("y", words.to_event(1), obs=tokens)
@@ -132,7 +132,9 @@ class HMMVAEMLDA(Shown):
     def guide(self, x: Array, y: Array, seen: Array | None = None) -> None:
         """The encoder, step by step."""
         with numpyro.plate("sequences", x.shape[0]):
-            loc, scale = encode(x, hidden=settled(self.hidden, "hidden"), latent_dim=self.latent_dim)
+            loc, scale = encode(
+                x, hidden=settled(self.hidden, "hidden"), latent_dim=self.latent_dim, pixels=self.pixels
+            )
             numpyro.sample("z", _steps(dist.Normal(loc, scale).to_event(1), seen))
 
 

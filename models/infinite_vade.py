@@ -118,11 +118,13 @@ class InfiniteVaDE(Shown):
                 z = numpyro.sample("z", dist.LowRankMultivariateNormal(loc[c], u[c], 1.0 / tau[c]))
             else:
                 z = numpyro.sample("z", dist.Normal(loc[c], 1.0 / jnp.sqrt(tau[c])).to_event(1))
-            p_x = decode(z, hidden=settled(self.hidden, "hidden"), data_dim=x.shape[1], pixels=self.pixels)
+            p_x = decode(z, like=x, hidden=settled(self.hidden, "hidden"), pixels=self.pixels)
             numpyro.sample("x", p_x, obs=x)
 
     def guide(self, x: Array) -> None:
         """The encoder."""
         with numpyro.plate("data", x.shape[0]):
-            loc, scale = encode(x, hidden=settled(self.hidden, "hidden"), latent_dim=self.latent_dim)
+            loc, scale = encode(
+                x, hidden=settled(self.hidden, "hidden"), latent_dim=self.latent_dim, pixels=self.pixels
+            )
             numpyro.sample("z", dist.Normal(loc, scale).to_event(1))

@@ -127,7 +127,7 @@ class VAEGMMMLDA(Shown):
             else:
                 p_z = dist.MultivariateNormal(loc[c], precision_matrix=tau[c])
             z = numpyro.sample("z", _where(seen, p_z))
-            p_x = decode(z, hidden=settled(self.hidden, "hidden"), data_dim=x.shape[1], pixels=self.pixels)
+            p_x = decode(z, like=x, hidden=settled(self.hidden, "hidden"), pixels=self.pixels)
             numpyro.sample("x", _where(seen, p_x), obs=x)
             words = ScaledCounts(phi[c], total, total_count_max=self.max_tokens)
             numpyro.sample("y", words, obs=tokens)
@@ -135,7 +135,9 @@ class VAEGMMMLDA(Shown):
     def guide(self, x: Array, y: Array, seen: Array | None = None) -> None:
         """The encoder."""
         with numpyro.plate("data", x.shape[0]):
-            loc, scale = encode(x, hidden=settled(self.hidden, "hidden"), latent_dim=self.latent_dim)
+            loc, scale = encode(
+                x, hidden=settled(self.hidden, "hidden"), latent_dim=self.latent_dim, pixels=self.pixels
+            )
             numpyro.sample("z", _where(seen, dist.Normal(loc, scale).to_event(1)))
 
 

@@ -95,43 +95,85 @@ def network(name: str, build: Callable[..., nnx.Module]) -> Callable[..., Any]:
     return nnx_module(name, build(rngs=nnx.Rngs(key)))
 
 
-def encode(x: Array, *, hidden: Sequence[int], latent_dim: int) -> tuple[Array, Array]:
-    """The guide's encoder network: loc and scale of q(z | x), each (N, latent_dim)."""
+def encode(x: Array, *, hidden: Sequence[int], latent_dim: int, pixels: str = "bernoulli") -> tuple[Array, Array]:
+    """The guide's encoder: loc and scale of q(z | x), each (N, latent_dim); it sees Gaussian pixels in units."""
     sizes = (x.shape[-1], *hidden)
-    encoder = network("encoder", lambda rngs: GaussianEncoder(sizes, latent_dim, rngs=rngs))
-    return encoder(x)
+
+    def build(rngs: nnx.Rngs) -> nnx.Module:
+        encoder = GaussianEncoder(sizes, latent_dim, rngs=rngs)
+        return InUnits(encoder, x) if pixels == "gaussian" else encoder
+
+    return network("encoder", build)(x)
 
 
-def decode(z: Array, *, hidden: Sequence[int], data_dim: int, pixels: str) -> dist.Distribution:
+def decode(z: Array, *, like: Array, hidden: Sequence[int], pixels: str) -> dist.Distribution:
     """The model's decoder network: p(x | z) over D pixels, Bernoulli, or Normal with a learned scale a pixel.
 
     Args:
         z: latents, shape (..., latent_dim).
+        like: the data x, shape (..., D); of Bernoulli pixels their number alone counts.
         hidden: the encoder's hidden widths; the decoder takes them in reverse.
-        data_dim: D.
         pixels: "bernoulli" or "gaussian".
 
     Returns:
         A distribution with batch shape (...) and event shape (D,).
     """
-    sizes = (z.shape[-1], *reversed(hidden), data_dim)
+    sizes = (z.shape[-1], *reversed(hidden), like.shape[-1])
     if pixels == "bernoulli":
         decoder = network("decoder", lambda rngs: MLP(sizes, rngs=rngs))
         return dist.Bernoulli(logits=decoder(z)).to_event(1)
-    gaussian = network("decoder", lambda rngs: GaussianDecoder(sizes, rngs=rngs))
+    gaussian = network("decoder", lambda rngs: GaussianDecoder(sizes, like, rngs=rngs))
     return dist.Normal(*gaussian(z)).to_event(1)
 
 
-class GaussianDecoder(nnx.Module):
-    """z -> (loc, scale) of x; one scale a column, learned with the weights."""
+class Units(nnx.Module):
+    """x <-> (x - centre) / spread, of the rows that a network is made with; no gradient moves these.
 
-    def __init__(self, sizes: Sequence[int], *, rngs: nnx.Rngs) -> None:
+    Args:
+        x: rows, shape (..., D).
+    """
+
+    def __init__(self, x: Array) -> None:
+        rows = x.reshape(-1, x.shape[-1])
+        spread = jnp.sqrt(jnp.var(rows, 0).mean())
+        self.centre = nnx.Param(rows.mean(0))
+        self.spread = nnx.Param(jnp.where(spread > 0.0, spread, 1.0))
+
+    def into(self, x: Array) -> Array:
+        """Data in units."""
+        return (x - self._fixed(self.centre)) / self._fixed(self.spread)
+
+    def out_of(self, loc: Array, scale: Array) -> tuple[Array, Array]:
+        """The loc and scale of data from those in units."""
+        return self._fixed(self.centre) + self._fixed(self.spread) * loc, self._fixed(self.spread) * scale
+
+    @staticmethod
+    def _fixed(param: nnx.Param) -> Array:
+        return jax.lax.stop_gradient(param[...])
+
+
+class InUnits(nnx.Module):
+    """x -> what a network makes of x in the units of the rows `like`."""
+
+    def __init__(self, inner: nnx.Module, like: Array) -> None:
+        self.inner, self.units = inner, Units(like)
+
+    def __call__(self, x: Array) -> Any:
+        """Apply to x of shape (..., D)."""
+        return self.inner(self.units.into(x))
+
+
+class GaussianDecoder(nnx.Module):
+    """z -> (loc, scale) of x; one scale a column, learned with the weights, in the units of the rows `like`."""
+
+    def __init__(self, sizes: Sequence[int], like: Array, *, rngs: nnx.Rngs) -> None:
         self.body = MLP(sizes, rngs=rngs)
         self.free_scale = nnx.Param(jnp.zeros(sizes[-1]))
+        self.units = Units(like)
 
     def __call__(self, z: Array) -> tuple[Array, Array]:
         """Apply to z of shape (..., latent_dim)."""
-        return self.body(z), MIN_SCALE + jax.nn.softplus(self.free_scale[...])
+        return self.units.out_of(self.body(z), MIN_SCALE + jax.nn.softplus(self.free_scale[...]))
 
 
 def usual_widths(data_dim: int) -> tuple[int, ...]:

@@ -50,13 +50,13 @@ class CodedImages:
         """The generative story."""
         with numpyro.plate("data", x.shape[0]):
             z = numpyro.sample("z", dist.Normal(m, 1.0).to_event(1))
-            p_x = decode(z, hidden=self.hidden, data_dim=x.shape[1], pixels=self.pixels)
+            p_x = decode(z, like=x, hidden=self.hidden, pixels=self.pixels)
             numpyro.sample("x", p_x, obs=x)
 
     def guide(self, x: Array, m: Array, s: Array) -> None:
         """The encoder."""
         with numpyro.plate("data", x.shape[0]):
-            loc, scale = encode(s, hidden=self.hidden, latent_dim=self.latent_dim)
+            loc, scale = encode(s, hidden=self.hidden, latent_dim=self.latent_dim, pixels=self.pixels)
             numpyro.sample("z", dist.Normal(loc, scale).to_event(1))
 
 
