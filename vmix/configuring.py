@@ -53,6 +53,9 @@ def read_options(path: Path, known: list[str]) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             found = tomllib.load(file)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        what = "is a folder" if path.is_dir() else "was not found"
+        raise type(error)(f"{str(path)!r} {what}; expected a TOML file of options after --config") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{str(path)!r} is not TOML: {error}") from error
     options = {}

@@ -21,7 +21,14 @@ from numpyro.infer.inspect import get_dependencies
 from vmix.checks import first_rows
 from vmix.distributions.structured import StructuredDiscrete
 from vmix.families import unwrap
-from vmix.program_errors import ProgramError, digest, refuse_partial_observation, refuse_strangers, running
+from vmix.program_errors import (
+    IN_PLACE_OF_SCAN,
+    ProgramError,
+    digest,
+    refuse_partial_observation,
+    refuse_strangers,
+    running,
+)
 
 OBSERVED = "observed"
 DISCRETE = "discrete local"
@@ -335,7 +342,11 @@ def _check_value(site: dict) -> None:
 
 
 def _check_first_value(site: dict) -> None:
-    """Refuse a latent whose values do not begin at 0: values are enumerated as 0..K - 1, and predicted so."""
+    """Refuse a latent whose values do not begin at 0 (they are enumerated as 0..K - 1), and one inside a scan."""
+    if "_scan_current_index" in site["infer"]:
+        raise ProgramError(
+            f"site {site['name']!r} is discrete and stands inside numpyro.contrib.control_flow.scan; {IN_PLACE_OF_SCAN}"
+        )
     first = getattr(unwrap(site["fn"]).base.support, "lower_bound", 0)
     known = not isinstance(first, jax.core.Tracer)
     if not known or np.any(np.asarray(first) != 0):

@@ -11,6 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
+IN_PLACE_OF_SCAN = (
+    "for values that follow each other write one site, vmix.distributions.MarkovChain(initial_probs, transition_probs, "
+    "num_steps=T), and where nothing is sampled use jax.lax.scan"
+)
+
 
 class ProgramError(ValueError):
     """The program cannot be read or fitted; the message names the site, the reason and the way out."""
@@ -58,6 +63,9 @@ def running(name: str, args: tuple) -> Iterator[None]:
             f"{name} is not a program that NumPyro can run: {error or 'an assertion failed'}; give every site and "
             "plate a name of its own, and plates the sizes of the data"
         ) from error
+    except NotImplementedError as error:
+        way = IN_PLACE_OF_SCAN if "control flow" in str(error) else "write it in another way"
+        raise ProgramError(f"{name} asks NumPyro for what it cannot do: {first_line(error)}; {way}") from error
     except AttributeError as error:
         if "Tracer" not in str(error):
             raise

@@ -14,6 +14,7 @@ import pytest
 from flax import nnx
 from jax.scipy.special import logsumexp
 from numpyro import handlers
+from numpyro.contrib.control_flow import scan
 from numpyro.contrib.module import nnx_module
 from numpyro.distributions import biject_to
 from numpyro.infer.util import log_density
@@ -294,9 +295,28 @@ def constant(x):
         sample("x", dist.Normal(m, 1.0), obs=x)
 
 
+def followed(x):
+    m = locs(2)
+
+    def step(c, x_t):
+        with numpyro.plate("data", x.shape[0]):
+            c = sample("c", dist.Categorical(jnp.array([[0.9, 0.1], [0.2, 0.8]])[c]))
+            sample("x", dist.Normal(m[c], 1.0), obs=x_t)
+        return c, None
+
+    scan(step, jnp.zeros(x.shape[0], int), jnp.stack([x, x]))
+
+
+def followed_under_a_plate(x):
+    with numpyro.plate("rows", x.shape[0]):
+        followed(x)
+
+
 @pytest.mark.parametrize(
     ("program", "message"),
     [
+        (followed, "site 'c' is discrete and stands inside numpyro.contrib.control_flow.scan; .*MarkovChain"),
+        (followed_under_a_plate, "followed_under_a_plate asks NumPyro for what it cannot do: .*MarkovChain"),
         (values_from_one, "site 'c' is DiscreteUniform with values that begin at 1; .* sample it on 0..K-1 and add"),
         (mask_on_the_class_alone, "site 'c' is masked, but 'x', which depends on it, is not; mask both .* or neither"),
         (mean_of_all_classes, r"site 'x' uses 'c' of other rows than its own: at row .* as loc\[c\], without a mean"),
