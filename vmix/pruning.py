@@ -63,7 +63,7 @@ def pruned(fit: Fit, shares: np.ndarray, least: float) -> Fit:
     smaller, _ = cut({name: jnp.asarray(value[0]) for name, value in fit._predictor.globals.items()}, keep)
     old = fit._plan
     plan = bare_plan(smaller, old.template, frames=old.frames, updates={}, missing=old.missing)
-    plan = replace(plan, columns=old.columns)
+    plan = replace(plan, columns=old.columns, reads_data=old.reads_data)
     globals_ = _each(cut, keep, fit._predictor.globals, leading=1)
     extra = next((np.ndim(v) - np.ndim(globals_[n][0]) for n, v in fit.posterior.items() if n in globals_), 0)
     posterior = _each(cut, keep, {n: jnp.asarray(v) for n, v in fit.posterior.items()}, leading=extra)

@@ -244,6 +244,7 @@ class Fit:
             "template": [[list(a.shape), str(a.dtype)] for a in plan.template],
             "missing": plan.missing,
             "columns": list(plan.columns) or [None] * len(plan.template),
+            "reads_data": list(plan.reads_data),
             "updates": {name: plan.conditionals[name].name for name in plan.per_datum if name in plan.conditionals},
             "plan": self.plan.to_json(),
         }
@@ -313,9 +314,10 @@ def load(folder: str | Path, *, program: Any = None) -> Fit:
         updates, template, missing = config.get("updates", {}), template_of(config["template"]), config["missing"]
         named = zip(config.get("columns", [None] * len(template)), template, strict=True)
         columns = tuple(None if names is None else [str(name) for name in names] for names, _ in named)
+        reads_data = tuple(str(name) for name in config.get("reads_data", ()))
     with understood() if program is None else nullcontext():  # the errors of a program of one's own are its own
         plan = bare_plan(source, template, frames=frames, updates=updates, missing=missing)
-        plan = replace(plan, columns=columns)
+        plan = replace(plan, columns=columns, reads_data=reads_data)
     with understood():
         return _remade(tree, config, plan)
 

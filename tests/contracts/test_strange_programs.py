@@ -27,6 +27,7 @@ from vmix.inference import EM, SVI, Gibbs
 from vmix.inference.elbo import EnumeratedELBO, global_guide
 from vmix.log_joint import Batch, gather, site_density
 from vmix.plan import make_plan
+from vmix.predicting import CHUNK_ROWS
 from vmix.program import ProgramError
 
 X = np.array([0.3, -1.2, 2.1], np.float32)
@@ -225,6 +226,18 @@ def test_em_reads_a_prior_that_is_computed_from_the_data_off_all_rows():
     for engine in (EM(batch_size=10), SVI(batch_size=10)):
         with pytest.raises(ProgramError, match="site 'm' has parameters that the program computes from the data"):
             engine.check(fit._plan, 100)
+
+
+def test_a_loaded_fit_predicts_from_all_rows_where_the_program_computes_from_the_data(tmp_path):
+    x = np.random.default_rng(1).normal(size=CHUNK_ROWS + 50).astype(np.float32)
+    x[-50:] += 30.0  # these alone would have a spread of their own
+    fit = vmix.fit(prior_from_the_data, x, engine=EM(num_sweeps=2, tolerance=None), seed=0)
+    fit.save(tmp_path / "fit")
+    loaded = vmix.load(tmp_path / "fit", program=prior_from_the_data)
+    np.testing.assert_array_equal(loaded.score_samples(x), fit.score_samples(x))
+    scale = x.std()
+    direct = -0.5 * ((x + 1.0 - fit.posterior["m"]) / scale) ** 2 - np.log(scale * np.sqrt(2 * np.pi))
+    np.testing.assert_allclose(loaded.score_samples(x), direct, rtol=1e-4)
 
 
 def test_plates_of_columns_are_kept_in_means_and_samples():
