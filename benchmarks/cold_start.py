@@ -49,6 +49,9 @@ CASES = {
     + "m = GaussianMixture(10, covariance_type='diag', reg_covar=1e-3, max_iter=20, random_state=0)\n"
     + "import warnings; warnings.simplefilter('ignore'); print(m.fit(x).score(x))",
     ("NumPyro", "mixture"): DIGITS + NUMPYRO,
+    ("vmix", "vade, first epoch"): DIGITS
+    + VMIX
+    + FIT.format(model="VaDE(pretrain_epochs=0, views=1, mixture_restarts=1)", sweeps=1),
     ("vmix", "vade, one epoch"): DIGITS
     + VMIX
     + FIT.format(model="VaDE(pretrain_epochs=1, views=1, mixture_restarts=1)", sweeps=1),
