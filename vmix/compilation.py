@@ -18,8 +18,8 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
-LITTLE_WORK = 10_000_000
-"""A fifth of where the two were even for mixtures, hidden Markov models and topics, by all three engines."""
+LITTLE_WORK = 20_000_000
+"""Below where the two were even for mixtures, hidden Markov models, topics, VAE and VaDE (25 to 65 million)."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -64,7 +64,7 @@ def jit_for(function: Function, *, work: int) -> Function:
 
     Args:
         function: a pure function of arrays.
-        work: of all its runs together: rows times values of the discrete sites, and rows times network weights.
+        work: of all its runs together: rows times values of the discrete sites, and times thousands of network weights.
 
     Example:
         >>> jit_for(lambda x: x + 1, work=100)(1).item()

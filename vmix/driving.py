@@ -258,9 +258,12 @@ class Run:
 
 
 def work_of(plan: Plan, engine: Engine) -> int:
-    """What all steps of a fit have to do: rows times values of the discrete sites, and rows times network weights."""
+    """What all steps of a fit have to do: rows times values of the discrete sites, and times thousands of weights.
+
+    Products with weights are made by a library, which is as fast however the rest was compiled.
+    """
     weights = sum(leaf.size for leaf in jax.tree.leaves(plan.params))
-    a_row = plan.layout.cells_per_datum * plan.layout.num_states + weights
+    a_row = plan.layout.cells_per_datum * plan.layout.num_states + weights // 1_000
     return plan.num_rows * a_row * engine.num_steps_total * engine.num_states
 
 
