@@ -76,9 +76,10 @@ class Album:
             ax = right if curve.startswith("loss") else left
             marker = "o" if len(values) == 1 else None
             epochs = np.arange(1, len(values) + 1)
-            ax.plot(epochs, values, color=plots.colour(number), marker=marker, label=curve.replace("_", " "))
+            style = {"color": plots.colour(number), "linestyle": ("-", "--")[number % 2]}  # one may lie on another
+            ax.plot(epochs, values, marker=marker, label=curve.replace("_", " "), **style)
         left.set(xlabel="epoch", ylabel="on test images", ylim=(0, 1), title=name)
-        right.set(xlabel="epoch", ylabel="nats per datum")
+        right.set(xlabel="epoch", ylabel="nats per datum", yscale="log")
         for ax in (left, right):
             ax.legend(fontsize="small")
         self._save(figure, f"{name}_curves")

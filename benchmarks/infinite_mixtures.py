@@ -124,6 +124,10 @@ def _together(work: Work, method: str) -> None:
     if found.nmi_by_epoch:
         metrics |= {f"nmi_sd_last_{len(found.nmi_by_epoch)}": float(np.std(found.nmi_by_epoch))}
         metrics |= {f"nmi_lowest_last_{len(found.nmi_by_epoch)}": min(found.nmi_by_epoch)}
+        watched = {"nmi": found.nmi_by_epoch, "loss": -found.fit.history["objective"][-len(found.nmi_by_epoch) :]}
+        write_curves(work.album.folder / f"{work.picture_name(method)}_curves.csv", watched)
+        if work.seed == 0:
+            work.album.curves(work.picture_name(method), watched)
     work.keep(case, metrics, found.seconds)
     if work.seed == 0:
         name = work.picture_name(method)
