@@ -38,7 +38,7 @@ class Sweeps:
         self.engine, self.seed = engine, seed
         stream = Stream(self.plan, engine, checked, None, seed=seed) if is_streamed(checked) else None
         self.data = hold(self.plan, checked, None) if stream is None else sample_rows(checked, None, seed=seed)
-        self.run = Run(self.plan, engine, self.data, False, stream)
+        self.run = Run(self.plan, engine, self.data, False, stream, again=True)
         self.state: Any = None
 
     def start(self) -> None:

@@ -56,7 +56,7 @@ class ConvergenceWarning(UserWarning):
 
 
 class Run:
-    """The chunked loop: compiled once, called until the steps are done."""
+    """The chunked loop: compiled once, called until the steps are done; with `again=True`, many times over."""
 
     def __init__(
         self,
@@ -69,7 +69,9 @@ class Run:
         each: Callable[[int, Any, list[Info]], None] | None = None,
         keeper: Keeper | None = None,
         recovery: Recovery | None = None,
+        again: bool = False,
     ) -> None:
+        self.again = again
         self.stream, self.keeper, self.recovery = stream, keeper, recovery
         engine = engine if recovery is None else recovery.engine
         self.plan, self.engine, self.data, self.progress, self.each = plan, engine, data, progress, each
@@ -84,7 +86,8 @@ class Run:
 
     def _compile(self) -> None:
         stream = self.stream
-        self.chunk: Callable = jit_for(lambda *given: self._chunk(*given), work=work_of(self.plan, self.engine))
+        compiled = jax.jit if self.again else partial(jit_for, work=work_of(self.plan, self.engine))
+        self.chunk: Callable = compiled(lambda *given: self._chunk(*given))
         if stream is not None:
             self.stream = Stream(self.plan, self.engine, stream.arrays, stream.labels, seed=0)
             self.stream.generator = stream.generator

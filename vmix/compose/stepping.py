@@ -66,7 +66,7 @@ class Stepper:
         engine, keys = self.engines[kind], jax.random.split(jax.random.key(seed), 2)
         starts = [start] if start is not None else self._starts(data, engine.num_states, keys[0])
         if kind not in self._runs:
-            run = _Weighted(self.plan, engine, data, False)
+            run = _Weighted(self.plan, engine, data, False, again=True)
             run.kl_weight = self.kl_weight
             self._runs[kind] = (run, jax.jit(lambda s, d, k: engine.init(self.plan, s, d, key=k)))
         run, begin = self._runs[kind]
