@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vmix.compilation import jit_once
+from vmix.compilation import LITTLE_WORK, jit_once
 from vmix.distortion import distorted
 from vmix.engine import Data, Start
 from vmix.first_responsibilities import View, features_of, first_shares, spread_statistics_of, stacked
@@ -112,14 +112,16 @@ def search(
             f"site {name!r} does not compress ({reason}), so it cannot have several views: use views=1 and copies=0"
         )
     searches = _searches(plan)
-    once = not searches and not plan.per_datum
     batches = [mixture_batch(plan, data, s, key=key, copy=copy, distort=recipe.distort) for s, copy in views]
     parts = [View(s, dict(b.latents), dict(b.known or {})) for (s, _), b in zip(views, batches, strict=True)]
     seen = jit_once(stacked)(parts)
+    work = batches[0].args[0].shape[0] * plan.layout.cells_per_datum * plan.layout.num_states
+    little = work * sweeps * restarts * len(views) <= LITTLE_WORK
+    quickly = (not searches or little) and not plan.per_datum
     price = price_of_a_component(features_of(plan, seen, batches[0])) if recipe.clusters == "evidence" else 0.0
     for k in jax.random.split(jax.random.fold_in(key, 1), restarts)[first:]:
-        shares, spread = _first(plan, recipe.clusters, once)(k, seen, batches[0])
-        climb = partial(_climber(plan, recipe.copies + 1, once), seen, batches[0], spread)
+        shares, spread = _first(plan, recipe.clusters, quickly)(k, seen, batches[0])
+        climb = partial(_climber(plan, recipe.copies + 1, quickly), seen, batches[0], spread)
         run, taken = climb(shares, sweeps, recipe.mixture_beta if searches else 1.0), 0
         if searches and recipe.mixture_moves and can_move(plan):
             propose = partial(_proposer(plan), seen, batches[0])
@@ -185,19 +187,19 @@ def _softened(shares: Array) -> Array:
 
 
 @lru_cache(maxsize=8)
-def _first(plan: Plan, clusters: str, once: bool) -> Callable:
+def _first(plan: Plan, clusters: str, quickly: bool) -> Callable:
     def first(key: Array, views: View, batch: Batch) -> tuple:
         shares = first_shares(plan, views, batch, key=key, clusters=clusters)
         start = jax.tree.map(lambda a: a[0], views.start)
         spread = spread_statistics_of(plan, start, batch, key=jax.random.fold_in(key, 1), clusters=clusters)
         return jnp.log(shares), spread
 
-    return jit_once(first) if once else jax.jit(first)
+    return jit_once(first) if quickly else jax.jit(first)
 
 
 @lru_cache(maxsize=8)
-def _climber(plan: Plan, each: int, once: bool) -> Callable:
-    return (jit_once if once else jax.jit)(partial(climb, plan, each=each))
+def _climber(plan: Plan, each: int, quickly: bool) -> Callable:
+    return (jit_once if quickly else jax.jit)(partial(climb, plan, each=each))
 
 
 @lru_cache(maxsize=8)
