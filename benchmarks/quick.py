@@ -35,7 +35,7 @@ PARTS = (
     Part("lda", lda.main, ("--case", "simulated", "--tokens", "400000", "--budget", "8")),
     Part("deep_steps", deep_steps.main, ("--num-data", "5000", "--steps", "5", "--rounds", "3")),
     Part("many_seeds", many_seeds.main, ("--num-data", "2000", "--num-seeds", "6", "--sweeps", "30")),
-    Part("cold_start", cold_start.main, ("--rounds", "1")),
+    Part("cold_start", cold_start.main, ("--rounds", "1", "--case", "imports", "mixture")),
 )
 LESS_IS_BETTER = ("seconds_per_iteration", "seconds_per_step", "seconds_per_draw", "seconds_median")
 MORE_IS_BETTER = ("effective_per_second", "held_out", "fits_per_second")
