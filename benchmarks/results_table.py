@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import _growth_curves, _roofline_counts
+from benchmarks import _growth_curves, _roofline_counts, _targets
 from benchmarks._recording import RESULTS, read
 
 TABLE = RESULTS.parent / "RESULTS.md"
@@ -39,7 +39,8 @@ def render(folder: Path) -> str:
     names = sorted(path.stem for path in folder.glob("*.jsonl"))
     path = folder / PUBLISHED
     published = json.loads(path.read_text()) if path.exists() else {}
-    return "\n".join([HEAD, *(_section(name, read(folder, name), published.get(name)) for name in names)])
+    sections = (_section(name, read(folder, name), published.get(name)) for name in names)
+    return "\n".join([HEAD, *_targets.section(folder), *sections])
 
 
 def _section(name: str, lines: list[dict[str, Any]], published: dict[str, Any] | None) -> str:
