@@ -62,6 +62,13 @@ def first_rows(array: Any, *, limit: int = 100_000) -> np.ndarray:
     return np.asarray(array[:limit]) if isinstance(array, np.memmap) else np.asarray(array)
 
 
+def spread_rows(array: Any, count: int | None) -> np.ndarray:
+    """So many rows in memory, evenly spread, as what lies first may be all of one kind; None takes all."""
+    if count is None or len(array) <= count:
+        return np.asarray(array)
+    return np.asarray(array[:: len(array) // count][:count])
+
+
 def check_same_length(arrays: Sequence[Any], names: Sequence[str]) -> int:
     """Check that all arrays have the same number of rows; returns that number."""
     lengths = [len(array) for array in arrays]

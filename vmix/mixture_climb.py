@@ -30,7 +30,7 @@ class Climbed(NamedTuple):
     """Where EM from some responsibilities has come.
 
     Attributes:
-        globals: of the first view's encoder.
+        globals: of each view.
         objective: at the last E-step, nats per datum.
         shares: responsibilities of that E-step, shape (cells, K).
     """
@@ -112,8 +112,7 @@ def climb(
         return Climbed(globals_, (total[0] + log_prior[::each].sum()) / num_rows, shares[0])
 
     begun = Climbed(views.start.globals, jnp.zeros(()), jnp.exp(first))
-    ended = jax.lax.fori_loop(0, jnp.asarray(sweeps) + 1, sweep, begun)
-    return ended._replace(globals=jax.tree.map(lambda a: a[0], ended.globals))
+    return jax.lax.fori_loop(0, jnp.asarray(sweeps) + 1, sweep, begun)
 
 
 def _rows_of(view: View, batch: Batch) -> Batch:

@@ -19,6 +19,7 @@ from numpyro.distributions import biject_to
 from numpyro.ops.provenance import eval_provenance
 
 from vmix.agreement import check_steps, gaps, refuse_gaps, refuse_half_masked, same_for_every_row, uneven_states
+from vmix.checks import spread_rows
 from vmix.compilation import jit_once
 from vmix.conditionals import Conditional, candidates, recognise
 from vmix.enumeration import compressible, data_frame, fill_missing
@@ -157,7 +158,7 @@ def make_plan(program: Any, args: tuple, *, key: Array, missing: bool = False, j
     SupportCheck(program, missing=missing)(*args)
     keys = dict(zip(("values", "responsibilities", "verify"), jax.random.split(key, 3), strict=True))
     cut = PLAN_ROWS if _can_cut(sites, layout) else None
-    rows = tuple(jnp.asarray(np.asarray(_spread(a, cut))) for a in args)
+    rows = tuple(jnp.asarray(spread_rows(a, cut)) for a in args)
     initial, params, latents, supports = _initial_values(program, sites, rows, keys["values"], missing)
     num_rows = args[0].shape[0]
     draft = Plan(program, sites, layout, {}, {}, supports, {}, missing, initial, params, rows, num_rows)
@@ -192,11 +193,6 @@ def bare_plan(
     priors = _priors(plan, initial, Batch(rows, latents, {}, None))
     options = {name: {option.name: option for option in candidates(priors[name])} for name in updates}
     return replace(plan, conditionals={name: options[name][update] for name, update in updates.items()}, params={})
-
-
-def _spread(array: Any, count: int | None) -> Any:
-    """So many rows, evenly spread: what lies first may be all of one kind."""
-    return array if count is None or len(array) <= count else array[:: len(array) // count][:count]
 
 
 def _can_cut(sites: Mapping[str, Site], layout: Layout) -> bool:

@@ -82,6 +82,7 @@ class MarkovChain(StructuredDiscrete):
         method: str = "auto",
         validate_args: bool | None = None,
     ) -> None:
+        check_num_steps(num_steps, "a Markov chain")  # before anything is converted, which compiles
         self.initial_probs = jnp.asarray(initial_probs)
         self.transition_probs = jnp.asarray(transition_probs)
         # `Distribution.mask` is a method
@@ -97,7 +98,6 @@ class MarkovChain(StructuredDiscrete):
     def _check_shapes(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"method is {self.method!r}; choose one of {', '.join(map(repr, METHODS))}")
-        check_num_steps(self.num_steps, "a Markov chain")
         if self.initial_probs.ndim == 0:
             raise ValueError("initial_probs is a scalar; it needs shape (*batch, K), one probability a state")
         num_states = self.initial_probs.shape[-1]
