@@ -33,7 +33,6 @@ from vmix.priors import kept_components, log_stick_breaking, settle, settled
 from vmix.recipe import Recipe
 from vmix.showing import Shown
 
-
 VIEWED = 10
 
 
