@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -106,18 +106,17 @@ def _structure_of(build: Callable[..., nnx.Module]) -> tuple | None:
     """What `build` makes but for its weights; None where that is not sure, or there is more than weights."""
     if not isinstance(build, partial):
         return None
-    arguments = (build.func, build.args, tuple(sorted(build.keywords.items())))
     try:
-        return _structure(*arguments)
+        return _structure(build.func, build.args, tuple(sorted(build.keywords.items())))
     except TypeError:  # an argument that is not hashable, such as an array
         return None
 
 
 @lru_cache(maxsize=64)
-def _structure(make: Callable[..., nnx.Module], args: Hashable, keywords: Hashable) -> tuple | None:
+def _structure(make: Callable[..., nnx.Module], args: tuple, keywords: tuple[tuple[str, Any], ...]) -> tuple | None:
     module = nnx.eval_shape(lambda: make(*args, rngs=nnx.Rngs(0), **dict(keywords)))
-    graph, weights, others = nnx.split(module, nnx.Param, nnx.Not(nnx.Param))
-    return None if nnx.to_pure_dict(others) else (graph, weights)
+    graph, weights, *others = nnx.split(module, nnx.Param, ...)
+    return None if any(nnx.to_pure_dict(state) for state in others) else (graph, weights)
 
 
 def _applied(structure: tuple, weights: Any, *args: Any, **keywords: Any) -> Any:
