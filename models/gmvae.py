@@ -22,6 +22,7 @@ Jang, Gu and Poole (2017), and Maddison, Mnih and Teh (2017).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax.numpy as jnp
 import numpyro
@@ -111,7 +112,7 @@ class GMVAE(Shown):
             numpyro.sample("w", dist.Normal(loc[:, d:], scale[:, d:]).to_event(1))
             if self.relaxation is not None:
                 sizes = (x.shape[1], *hidden, self.num_components)
-                classifier = network("classifier", lambda rngs: MLP(sizes, rngs=rngs))
+                classifier = network("classifier", partial(MLP, sizes))
                 numpyro.sample("u", GumbelLogRatios(self.temperature, classifier(x)))
             numpyro.sample("z", dist.Normal(loc[:, :d], scale[:, :d]).to_event(1))
 
@@ -119,8 +120,6 @@ class GMVAE(Shown):
         """loc_k(w) and scale_k(w), each (N, K, latent_dim)."""
         k, d = self.num_components, self.latent_dim
         sizes = (w.shape[-1], *self.mixture_hidden)
-        components = network(
-            "components", lambda rngs: GaussianEncoder(sizes, k * d, rngs=rngs, first_scale=1.0, first_spread=1.0)
-        )
+        components = network("components", partial(GaussianEncoder, sizes, k * d, first_scale=1.0, first_spread=1.0))
         loc, scale = components(w)
         return loc.reshape(-1, k, d), scale.reshape(-1, k, d)

@@ -33,6 +33,8 @@ from vmix.priors import kept_components, log_stick_breaking, settle, settled
 from vmix.recipe import Recipe
 from vmix.showing import Shown
 
+VIEWED = 10
+
 
 @checked(
     truncation=2,
@@ -57,7 +59,9 @@ class InfiniteVaDE(Shown):
         loc_scale: s0, prior standard deviation of the component means.
         pretrain_epochs: epochs of autoencoder training before the joint fit.
         noise: fraction of inputs dropped in that training.
-        views: encoders trained that way, whose codes start the components together; the first goes on.
+        views: encoders trained that way, whose codes start the components together; the first goes on. Where d is
+            larger than 10 they are encoders of 10 dimensions beside the model's own: the evidence for a component with
+            a full covariance in many dimensions is never enough, and classes that few dimensions show hold in many.
     """
 
     truncation: int = 50
@@ -70,7 +74,7 @@ class InfiniteVaDE(Shown):
     loc_scale: float = 10.0
     pretrain_epochs: int = 30
     noise: float = 0.0
-    views: int = 2
+    views: int = 3
 
     may_be_empty: ClassVar[bool] = True
 
@@ -83,6 +87,7 @@ class InfiniteVaDE(Shown):
             noise=self.noise,
             views=self.views,
             mixture_restarts=4,
+            viewer=replace(self, latent_dim=VIEWED) if self.latent_dim > VIEWED else None,
         )
 
     def check_data(self, x: Array) -> None:

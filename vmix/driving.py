@@ -195,7 +195,8 @@ class Run:
         return jax.vmap(one)(states) if side_by_side else jax.lax.map(one, states)
 
     def _one_chunk(self, state: Any, *, data: Data, schedule: Schedule, length: Array) -> tuple[Any, Info]:
-        step = partial(self.engine.step, self.plan, data=data)
+        # traced here and used again in the loop
+        step = jax.jit(partial(self.engine.step, self.plan, data=data), inline=True)
         first = jax.tree.map(lambda a: a[0], schedule)
         shapes = jax.eval_shape(lambda s: step(s, schedule=first)[1], state)
         buffer = jax.tree.map(lambda a: jnp.zeros((MAX_CHUNK, *a.shape), a.dtype), shapes)

@@ -217,7 +217,7 @@ def site_density(
         values = {**globals_, name: value}
         return expected_log_joint(plan, values, params, batch, expected, only=touched, beta=beta)
 
-    return log_density
+    return jax.jit(log_density, inline=True)
 
 
 def expected_log_joint(

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from vmix.assignments import expect
 from vmix.compilation import LITTLE_WORK, jit_once
 from vmix.distortion import distorted
 from vmix.engine import Data, Start
 from vmix.first_responsibilities import View, features_of, first_shares, spread_statistics_of, stacked
-from vmix.log_joint import Batch, batch_terms, guide_factors
+from vmix.log_joint import Batch, batch_terms, guide_factors, state_log_weights
 from vmix.merging import price_of_a_component
 from vmix.mixture_climb import Climbed, climb
 from vmix.plan import Plan
@@ -74,6 +75,41 @@ def fit_mixture(
         note += "; splits and merges taken " + ", ".join(str(int(moves[i])) for i in order)
     stage = Stage(_stage(plan, recipe), reached.seconds, [float(values.max())], note)
     return Start(chosen, starts[0].params), stage
+
+
+def components_of_classes(
+    plan: Plan, data: Data, start: Start, looking: Plan, seen: Start, recipe: Recipe, *, key: Array
+) -> tuple[Start, Stage]:
+    """Components on an encoder's codes from the classes that another program finds in the same rows.
+
+    Args:
+        plan: the plan.
+        data: the data.
+        start: the program's own networks.
+        looking: the plan of the other program.
+        seen: its networks and globals.
+        recipe: how clusters begin, for sites whose hidden variables have no responsibilities.
+        key: randomness.
+
+    Returns:
+        The networks with components, and what the stage did.
+    """
+    began = time.perf_counter()
+    theirs = mixture_batch(looking, data, seen, key=key)
+    ours = mixture_batch(plan, data, start, key=key)  # the same rows, as the key is the same
+    views = stacked([View(start, dict(ours.latents), dict(ours.known or {}))])
+    shares = jax.jit(partial(_classes, looking))(seen, theirs)
+    spread = spread_statistics_of(plan, start, ours, key=key, clusters=recipe.clusters)
+    # one sweep: the update of the components that the classes ask for, and another one from there
+    run = _climber(plan, 1, False)(views, ours, spread, shares, 1, 1.0)
+    note = f"the classes of {looking.program.name}, 1 sweep"
+    return Start(run.globals, start.params), Stage(MIXTURE_ON_CODES, time.perf_counter() - began, [run.value], note)
+
+
+def _classes(plan: Plan, start: Start, batch: Batch) -> Array:
+    """Log responsibilities of some rows by their codes, shape (cells, K)."""
+    terms, _ = batch_terms(plan, start.globals, start.params, batch)
+    return jnp.log(expect(plan.layout, terms, state_log_weights(plan, terms, batch)).shares)
 
 
 def _with(reached: Reached, run: Climbed, taken: int, *, seconds: float) -> Reached:

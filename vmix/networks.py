@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -79,7 +80,9 @@ def network(name: str, build: Callable[..., nnx.Module]) -> Callable[..., Any]:
 
     Args:
         name: name of the parameter.
-        build: a function of `rngs=` that makes the module, fresh from the program's own randomness.
+        build: a function of `rngs=` that makes the module, fresh from the program's own randomness. Of a
+            `partial(Module, ...)` with hashable arguments the structure is remembered: programs run many times while
+            they are planned and compiled, mostly with weights given, and making a module is a third of each run.
 
     Returns:
         The module as a function.
@@ -87,23 +90,49 @@ def network(name: str, build: Callable[..., nnx.Module]) -> Callable[..., Any]:
     Example:
         >>> import numpyro, jax
         >>> def program(x):
-        ...     return network("decoder", lambda rngs: MLP((2, 3), rngs=rngs))(x)
+        ...     return network("decoder", partial(MLP, (2, 3)))(x)
         >>> numpyro.handlers.seed(program, jax.random.key(0))(jax.numpy.ones((4, 2))).shape
         (4, 3)
     """
     key = numpyro.prng_key()
-    return nnx_module(name, build(rngs=nnx.Rngs(key)))
+    structure = _structure_of(build)
+    weights = None if structure is None else numpyro.param(f"{name}$params")
+    if structure is None or weights is None:
+        return nnx_module(name, build(rngs=nnx.Rngs(key)))
+    return partial(_applied, structure, weights)
+
+
+def _structure_of(build: Callable[..., nnx.Module]) -> tuple | None:
+    """What `build` makes but for its weights; None where that is not sure, or there is more than weights."""
+    if not isinstance(build, partial):
+        return None
+    try:
+        return _structure(build.func, build.args, tuple(sorted(build.keywords.items())))
+    except TypeError:  # an argument that is not hashable, such as an array
+        return None
+
+
+@lru_cache(maxsize=64)
+def _structure(make: Callable[..., nnx.Module], args: tuple, keywords: tuple[tuple[str, Any], ...]) -> tuple | None:
+    module = nnx.eval_shape(lambda: make(*args, rngs=nnx.Rngs(0), **dict(keywords)))
+    graph, weights, *others = nnx.split(module, nnx.Param, ...)
+    return None if any(nnx.to_pure_dict(state) for state in others) else (graph, weights)
+
+
+def _applied(structure: tuple, weights: Any, *args: Any, **keywords: Any) -> Any:
+    graph, shapes = structure
+    state = jax.tree.map(lambda leaf: leaf, shapes)
+    nnx.replace_by_pure_dict(state, weights)
+    return nnx.merge(graph, state)(*args, **keywords)
 
 
 def encode(x: Array, *, hidden: Sequence[int], latent_dim: int, pixels: str = "bernoulli") -> tuple[Array, Array]:
     """The guide's encoder: loc and scale of q(z | x), each (N, latent_dim); it sees Gaussian pixels in units."""
     sizes = (x.shape[-1], *hidden)
 
-    def build(rngs: nnx.Rngs) -> nnx.Module:
-        encoder = GaussianEncoder(sizes, latent_dim, rngs=rngs)
-        return InUnits(encoder, x) if pixels == "gaussian" else encoder
-
-    return network("encoder", build)(x)
+    if pixels == "bernoulli":
+        return network("encoder", partial(GaussianEncoder, sizes, latent_dim))(x)
+    return network("encoder", lambda rngs: InUnits(GaussianEncoder(sizes, latent_dim, rngs=rngs), x))(x)
 
 
 def decode(z: Array, *, like: Array, hidden: Sequence[int], pixels: str) -> dist.Distribution:
@@ -120,7 +149,7 @@ def decode(z: Array, *, like: Array, hidden: Sequence[int], pixels: str) -> dist
     """
     sizes = (z.shape[-1], *reversed(hidden), like.shape[-1])
     if pixels == "bernoulli":
-        decoder = network("decoder", lambda rngs: MLP(sizes, rngs=rngs))
+        decoder = network("decoder", partial(MLP, sizes))
         return dist.Bernoulli(logits=decoder(z)).to_event(1)
     gaussian = network("decoder", lambda rngs: GaussianDecoder(sizes, like, rngs=rngs))
     return dist.Normal(*gaussian(z)).to_event(1)

@@ -38,6 +38,9 @@ class Recipe:
             the images, which have the class of the image that they come from, and its encoder's components.
         views: encoders trained that way, each from its own draw. Their codes are views of one datum with one class
             between them when the mixture is started; the first encoder and its components go on.
+        viewer: another program of the same data and classes, with a smaller latent say, whose encoders are the views in
+            place of the program's own. Its whole start is made first; the program's own encoder is trained beside it,
+            and its components are those of the viewer's classes. None: the program itself.
         batch_size: rows a step of that training.
         learning_rate: of Adam in that training, decayed by a cosine.
         mixture_restarts: starts of the mixture on the codes; the likeliest is kept.
@@ -56,6 +59,7 @@ class Recipe:
     distort: float = 0.0
     copies: int = 0
     views: int = 1
+    viewer: Any = None
     batch_size: int = 256
     learning_rate: float = 1e-3
     mixture_restarts: int = 8

@@ -212,7 +212,7 @@ def density_digest(plan: Plan) -> str:
 def described_start(init: Any) -> Any:
     """What `init` says, JSON-able."""
     if isinstance(init, Recipe):
-        return init.__dict__
+        return init.__dict__ | {"viewer": None if init.viewer is None else repr(init.viewer)}
     if isinstance(init, Mapping):
         return {name: fingerprint((np.asarray(value),))[0] for name, value in init.items()}
     return init

@@ -6,14 +6,18 @@ Every stage reads the plan, so a program of the user's own gets the same start a
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
 import jax
 from jax import Array
 
 from vmix.engine import Data, Start
-from vmix.mixture_start import FIRST_SWEEPS, MIXTURE_ON_CODES, fit_mixture
-from vmix.plan import Plan
+from vmix.mixture_start import FIRST_SWEEPS, MIXTURE_ON_CODES, components_of_classes, fit_mixture
+from vmix.plan import Plan, make_plan
 from vmix.pretraining import first_values, pretrain
-from vmix.program import NETWORK, ProgramError
+from vmix.program import NETWORK, ProgramError, as_program
 from vmix.recipe import SILENT, Reached, Recipe, Stage, Watch
 from vmix.settling import settle, settle_epochs
 
@@ -31,29 +35,41 @@ def recipe_of(plan: Plan, choice: Recipe | str | None) -> Recipe:
 
 def describe(plan: Plan, recipe: Recipe) -> list[str]:
     """The stages that a start will go through, one line each."""
-    lines = []
-    if pretrains(plan, recipe):
-        kind = f"denoising autoencoder ({recipe.noise:.0%} of inputs dropped)" if recipe.noise else "autoencoder"
-        shape = f", images distorted ({recipe.distort:g})" if recipe.distort else ""
-        count = f"{recipe.views} encoders: " if recipe.views > 1 else ""
-        lines.append(f"{count}{kind}{shape}, {recipe.pretrain_epochs} epochs or more, on the program's own networks")
-    if plan.latents and plan.layout.discrete and plan.globals:
-        annealed = f" annealed from {recipe.mixture_beta:g}" if recipe.mixture_beta < 1.0 else ""
-        seen = " of all encoders" if recipe.views > 1 else ""
-        seen += f" and of {recipe.copies} distorted copies" if recipe.copies else ""
-        seen += ", one class between them" if seen else ""
-        moves = f", then up to {recipe.mixture_moves} splits with merges each" if recipe.mixture_moves else ""
+    trained = pretrains(plan, recipe)
+    if recipe.viewer is not None and trained:
+        name = as_program(recipe.viewer).name
+        lines = [f"viewer ({name}): {line}" for line in describe(plan, _of_viewer(recipe))]
+        lines += [_describe_training(recipe, 1), "components of the viewer's classes on the codes"]
+    else:
+        lines = [_describe_training(recipe, recipe.views)] if trained else []
+        if plan.latents and plan.layout.discrete and plan.globals:
+            lines.append(_describe_mixture(recipe))
+        elif plan.layout.discrete and plan.globals:
+            lines.append(f"{recipe.clusters} start, {FIRST_SWEEPS} closed-form updates of the globals")
+    if trained and plan.globals and settle_epochs(plan, plan.num_rows, recipe):
         lines.append(
-            f"mixture on the codes{seen}: EM, {recipe.mixture_restarts} starts ({recipe.clusters}), "
-            f"{recipe.mixture_sweeps} sweeps{annealed}{moves}, the likeliest kept"
+            f"few data: {recipe.settle_steps:,} steps of all that is learnt on the bound, every datum's class held"
         )
-        if pretrains(plan, recipe) and settle_epochs(plan, plan.num_rows, recipe):
-            lines.append(
-                f"few data: {recipe.settle_steps:,} steps of all that is learnt on the bound, every datum's class held"
-            )
-    elif plan.layout.discrete and plan.globals:
-        lines.append(f"{recipe.clusters} start, {FIRST_SWEEPS} closed-form updates of the globals")
     return lines
+
+
+def _describe_training(recipe: Recipe, views: int) -> str:
+    kind = f"denoising autoencoder ({recipe.noise:.0%} of inputs dropped)" if recipe.noise else "autoencoder"
+    shape = f", images distorted ({recipe.distort:g})" if recipe.distort else ""
+    count = f"{views} encoders: " if views > 1 else ""
+    return f"{count}{kind}{shape}, {recipe.pretrain_epochs} epochs or more, on the program's own networks"
+
+
+def _describe_mixture(recipe: Recipe) -> str:
+    annealed = f" annealed from {recipe.mixture_beta:g}" if recipe.mixture_beta < 1.0 else ""
+    seen = " of all encoders" if recipe.views > 1 else ""
+    seen += f" and of {recipe.copies} distorted copies" if recipe.copies else ""
+    seen += ", one class between them" if seen else ""
+    moves = f", then up to {recipe.mixture_moves} splits with merges each" if recipe.mixture_moves else ""
+    return (
+        f"mixture on the codes{seen}: EM, {recipe.mixture_restarts} starts ({recipe.clusters}), "
+        f"{recipe.mixture_sweeps} sweeps{annealed}{moves}, the likeliest kept"
+    )
 
 
 def pretrains(plan: Plan, recipe: Recipe) -> bool:
@@ -65,10 +81,10 @@ def check_recipe(plan: Plan, recipe: Recipe) -> None:
     """Refuse what a program has no use for.
 
     Raises:
-        ProgramError: for views, copies or moves where no mixture is fitted to codes.
+        ProgramError: for views, a viewer, copies or moves where no mixture is fitted to codes.
     """
-    for option, least in (("views", 1), ("copies", 0), ("mixture_moves", 0)):
-        asked = getattr(recipe, option) > least
+    for option, usual in (("views", 1), ("viewer", None), ("copies", 0), ("mixture_moves", 0)):
+        asked = getattr(recipe, option) != usual
         if asked and not pretrains(plan, recipe):
             raise ProgramError(
                 f"Recipe({option}={getattr(recipe, option)}) is for codes of encoders that are trained first; program "
@@ -92,7 +108,9 @@ def make_start(
         The start, and what each stage did.
     """
     check_recipe(plan, recipe)
-    keys = dict(zip(("draw", "train", "mixture"), jax.random.split(key, 3), strict=True))
+    if recipe.viewer is not None:
+        return _start_from_viewer(plan, data, recipe, key=key, watch=watch)
+    keys = _keys(key)
     stages: list[Stage] = []
     starts: list[Start] = []
     views = recipe.views if pretrains(plan, recipe) else 1
@@ -107,13 +125,62 @@ def make_start(
     if plan.globals and recipe.clusters != "prior":
         fit = _fit_mixture_once if pretrains(plan, recipe) else fit_mixture
         start, stage = fit(plan, data, starts, recipe, key=keys["mixture"], watch=watch)
-        stages.append(stage)
-        if pretrains(plan, recipe) and settle_epochs(plan, data.num_rows, recipe):
-            hold_key = jax.random.fold_in(keys["train"], recipe.views)
-            start, stage = settle(plan, data, start, recipe, key=hold_key, watch=watch.at("classes held"))
-            stages.append(stage)
-        return start, stages
+        start, settled = _settled(plan, data, start, recipe, key=keys["train"], watch=watch)
+        return start, [*stages, stage, *settled]
     return starts[0], stages
+
+
+def _keys(key: Array) -> dict[str, Array]:
+    return dict(zip(("draw", "train", "mixture"), jax.random.split(key, 3), strict=True))
+
+
+def _start_from_viewer(
+    plan: Plan, data: Data, recipe: Recipe, *, key: Array, watch: Watch
+) -> tuple[Start, list[Stage]]:
+    """The viewer's start, an encoder of the program's own, and components of the viewer's classes on its codes."""
+    keys = _keys(key)
+    looking = _plan_of_viewer(plan, recipe.viewer)
+    look_key = jax.random.fold_in(key, 1)
+    seen, stages = make_start(looking, data, _of_viewer(recipe), key=look_key, watch=watch.at("viewer"))
+    stages = [stage._replace(name=f"viewer: {stage.name}") for stage in stages]
+    own = first_values(plan, key=keys["draw"], from_prior=False)
+    own, stage = pretrain(plan, data, own, recipe, key=keys["train"], watch=watch.at("encoder 1"))
+    stages.append(stage)
+    start, stage = components_of_classes(plan, data, own, looking, seen, recipe, key=keys["mixture"])
+    start, settled = _settled(plan, data, start, recipe, key=keys["train"], watch=watch)
+    return start, [*stages, stage, *settled]
+
+
+def _of_viewer(recipe: Recipe) -> Recipe:
+    """What the viewer goes through: its networks are not trained further."""
+    return replace(recipe, viewer=None, settle_steps=0)
+
+
+@lru_cache(maxsize=4)
+def _plan_of_viewer(plan: Plan, viewer: Any) -> Plan:
+    """The plan of a viewer, from the rows that the program's own plan keeps.
+
+    Raises:
+        ProgramError: if its classes are others than the program's.
+    """
+    looking = make_plan(viewer, plan.template, key=jax.random.key(0), missing=plan.missing)
+    if looking.layout.discrete != plan.layout.discrete:
+        raise ProgramError(
+            f"Recipe(viewer=...) has the discrete sites {looking.layout.discrete}, program {plan.program.name} has "
+            f"{plan.layout.discrete}: give a viewer with the same ones, such as the same record with another latent_dim"
+        )
+    return replace(looking, num_rows=plan.num_rows)
+
+
+def _settled(
+    plan: Plan, data: Data, start: Start, recipe: Recipe, *, key: Array, watch: Watch
+) -> tuple[Start, list[Stage]]:
+    """The start with its classes held for a while, where the data are few."""
+    if not (pretrains(plan, recipe) and settle_epochs(plan, data.num_rows, recipe)):
+        return start, []
+    hold_key = jax.random.fold_in(key, recipe.views)
+    start, stage = settle(plan, data, start, recipe, key=hold_key, watch=watch.at("classes held"))
+    return start, [stage]
 
 
 def _fit_mixture_once(

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ def start_of():
     plan = make_plan(prepare(MODEL, (X,)), (X,), key=KEY)
     held = Data((jnp.asarray(X),), None, None)
 
-    def make(folder=None, *, every=0.0, end_after=None):
+    def make(folder=None, *, every=0.0, end_after=None, recipe=RECIPE):
         reports = []
 
         def report(stage, done, total, objective):
@@ -55,7 +56,7 @@ def start_of():
             assert keeper.found(None) is None
             watch = Watch(report, keeper.recall, keeper.retain)
         try:
-            return *make_start(plan, held, RECIPE, key=KEY, watch=watch), reports
+            return *make_start(plan, held, recipe, key=KEY, watch=watch), reports
         except KeyboardInterrupt:
             return None, [], reports
 
@@ -86,6 +87,14 @@ def test_a_start_that_was_ended_goes_on_where_it_was(start_of, alone, tmp_path, 
     assert_same_start(whole, alone)
     assert whole[2].count("autoencoder") == max(2 * EPOCHS - after, 0)
     assert whole[2].count("mixture on codes") == 2 - max(after - 2 * EPOCHS, 0)
+
+
+@pytest.mark.parametrize("after", [EPOCHS + 1, IN_MIXTURE, 2 * EPOCHS + 2 + 1])
+def test_a_start_from_a_viewer_goes_on_where_it_was(start_of, tmp_path, after):
+    """Ended in the second of the viewer's encoders, in its mixture, and in the program's own encoder."""
+    recipe = replace(RECIPE, viewer=replace(MODEL, latent_dim=1))
+    assert start_of(tmp_path, end_after=after, recipe=recipe)[0] is None
+    assert_same_start(start_of(tmp_path, recipe=recipe), start_of(recipe=recipe))
 
 
 def test_a_start_that_was_finished_is_not_made_again(start_of, alone, tmp_path):
