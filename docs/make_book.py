@@ -39,6 +39,9 @@ PICTURES = {".png", ".svg", ".gif"}
 # Words that are right here, and look to codespell like others that are wrong.
 NOT_MISSPELT = "teh,ans,fo,nd,te,ba,mor,ot,ser,hist,als,lamda,doesnt"
 FENCE = re.compile(r"^(```+).*?^\1$", re.M | re.S)
+# What a reader should never see: bullets, rows of tables, fences, formulas' dollars, links' brackets, half of a merge.
+LEFT_OVER = re.compile(r"^(?:[-*] |\||```|~~~)|\$\$|\]\(|^(?:<{7}|={7}|>{7})", re.M)
+UNREAD = {"code", "pre", "script", "style", "svg", "title"}
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 
@@ -133,7 +136,8 @@ def _with_room(text: str) -> str:
         if before.strip() and ((item and not in_list) or starts_table):
             lines.append("")
         lines.append(line)
-    if lines and re.match(r"[-*] ", lines[0]):
+    first = next((line for line in lines if line), "")
+    if first in lines[:2] and re.match(r"([-*]|\d+\.) |\|", first):  # right behind a fence
         lines.insert(0, "")
     return "\n".join(lines)
 
@@ -159,10 +163,13 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.loads: list[str] = []
         self.anchors = {""}
+        self.prose: list[str] = []
+        self._in_code = 0
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note a tag's addresses."""
+        self._in_code += tag in UNREAD
         found = {name: value or "" for name, value in attrs}
         self.anchors |= {found[name] for name in ("id", "name") if name in found}
         if tag == "a" and "href" in found:
@@ -173,9 +180,18 @@ class Page(HTMLParser):
         if tag == "link" and found.get("rel") not in ("canonical", "prev", "next"):
             self.loads.append(found["href"])
 
+    def handle_endtag(self, tag: str) -> None:
+        """Leave code, where that ends."""
+        self._in_code -= tag in UNREAD
+
+    def handle_data(self, data: str) -> None:
+        """Keep what is read as prose."""
+        if not self._in_code:
+            self.prose.append(data)
+
 
 def faults(site: Path) -> Iterator[str]:
-    """Links of a built site that lead nowhere, and addresses elsewhere that a page would load.
+    """Links of a built site that lead nowhere, addresses elsewhere that a page would load, and marks left in prose.
 
     Args:
         site: the site's folder.
@@ -186,6 +202,8 @@ def faults(site: Path) -> Iterator[str]:
     pages = {path: Page(path.read_text()) for path in sorted(site.rglob("*.html"))}
     for path, page in pages.items():
         name = path.relative_to(site).as_posix()
+        for mark in (mark for words in page.prose for mark in LEFT_OVER.findall(words)):
+            yield f"{name} shows {mark.strip()!r}, which Markdown did not understand"
         for address in page.loads:
             if urlsplit(address).scheme not in ("", "data") or address.startswith("//"):
                 yield f"{name} loads {address}"
