@@ -61,6 +61,7 @@ def test_python_blocks_compile(page):
 
 
 @pytest.mark.slow  # CI runs docs/programs.md by name
+@pytest.mark.timeout(1800)  # the pages of deep models fit what their pictures show
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=name)
 def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
