@@ -117,6 +117,14 @@ def make_readme(monkeypatch):
     return make_readme
 
 
+def test_figures_beside_other_tools_are_those_recorded(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import make_compared
+
+    found = make_compared.part(make_compared.PAGE.read_text())
+    assert found == make_compared.generated(), "run python docs/make_compared.py"
+
+
 def test_readme_shows_the_picture_that_is_there(make_readme):
     text = make_readme.README.read_text()
     assert make_readme.part(text, "picture") == make_readme.picture_text()
