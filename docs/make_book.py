@@ -12,6 +12,7 @@ Then Zensical builds them in its strict mode, in which a warning is an error. Ne
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -42,6 +43,13 @@ FENCE = re.compile(r"^(```+).*?^\1$", re.M | re.S)
 # What a reader should never see: bullets, rows of tables, fences, formulas' dollars, links' brackets, half of a merge.
 LEFT_OVER = re.compile(r"^(?:[-*] |\||```|~~~)|\$\$|\]\(|^(?:<{7}|={7}|>{7})", re.M)
 UNREAD = {"code", "pre", "script", "style", "svg", "title"}
+BUNDLE = re.compile(r'(<script src="[^"]*assets/javascripts/bundle\.[^"]*"></script>)')
+FROM_DISK = """if (location.protocol === "file:") {
+  const started = window.Worker, text = %s;
+  const address = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+  window.Worker = function () { return new started(address); };
+}
+"""
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 
@@ -155,6 +163,22 @@ def build() -> None:
         raise SystemExit(f"zensical:\n{said}")
 
 
+def search_from_disk() -> None:
+    """Let the search work in a site that is opened from the disk, where a browser fetches nothing and starts no worker.
+
+    The theme looks for the index in `search.js` there; the worker is started from its text.
+    """
+    (worker,) = (SITE / "assets" / "javascripts" / "workers").glob("search.*.js")
+    (SITE / "search.js").write_text(f"var __index = {(SITE / 'search.json').read_text()};\n")
+    (SITE / "from_disk.js").write_text(FROM_DISK % json.dumps(worker.read_text()))
+    for page in SITE.rglob("*.html"):
+        there = os.path.relpath(SITE / "from_disk.js", page.parent)
+        text, count = BUNDLE.subn(rf'<script src="{there}"></script>\1', page.read_text())
+        if count != 1:
+            raise SystemExit(f"{page} has {count} scripts of the theme; expected one")
+        page.write_text(text)
+
+
 class Page(HTMLParser):
     """What a built page refers to, what can be referred to in it, and what it would load."""
 
@@ -246,6 +270,7 @@ def main() -> None:
         run_blocks()
     gather()
     build()
+    search_from_disk()
     wrong = [*faults(SITE), *misspelt().splitlines()]
     if wrong:
         raise SystemExit("\n".join(wrong))

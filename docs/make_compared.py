@@ -102,16 +102,16 @@ def accuracies() -> str:
         f"`{case}` {accuracy_of('serket', case)}, the original {before:.3f}" for case, (before, _) in SERKET.items()
     )
     return (
-        f"Accuracy on MNIST's 70,000 images: `vade_full` {accuracy_of('deep_mixtures', 'mnist/vade_full')}. On Serket's 3,000 "
-        f"pairs: {serket}."
+        f"Accuracy on MNIST's 70,000 images: `vade_full` {accuracy_of('deep_mixtures', 'mnist/vade_full')}. "
+        f"On Serket's 3,000 pairs: {serket}."
     )
 
 
 def generated() -> str:
     """All that the script writes between its marks."""
     return (
-        f"{table()}\n\nMeans over the recorded runs of vmix, on two cores without an accelerator; in bold where the other "
-        f"is faster. {accuracies()}\n"
+        f"{table()}\n\nMeans over the recorded runs of vmix, on two cores without an accelerator; "
+        f"in bold where the other is faster. {accuracies()}\n"
     )
 
 
