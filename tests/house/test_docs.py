@@ -109,6 +109,24 @@ def test_microscope_shows_what_the_fit_says(monkeypatch, tmp_path):
     animation.save(tmp_path / "em.gif", writer=PillowWriter(fps=4), dpi=40)
 
 
+@pytest.mark.slow
+def test_microscope_runs_as_a_notebook_and_ends_in_a_player_that_loads_nothing(monkeypatch):
+    shown = []
+    display = ModuleType("IPython.display")
+    display.HTML, display.display = str, shown.append
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+    module = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    module.get_ipython = None
+    cells = re.split(r"^# %%.*\n", (DOCS / "microscope.py").read_text(), flags=re.M)
+    for cell in cells:
+        exec(compile(cell.replace("FRAMES = 40", "FRAMES = 3"), "microscope.py", "exec"), vars(module))
+    (page,) = shown
+    assert page.count("data:image/png;base64") == 3 and "<button" in page
+    assert "http" not in re.sub(r"data:image/png;base64,[^\"']*", "", page) and "fa-" not in page
+
+
 @pytest.fixture
 def make_readme(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS))
