@@ -41,7 +41,7 @@ PICTURES = {".png", ".svg", ".gif"}
 NOT_MISSPELT = "teh,ans,fo,nd,te,ba,mor,ot,ser,hist,als,lamda,doesnt"
 FENCE = re.compile(r"^(```+).*?^\1$", re.M | re.S)
 # What a reader should never see: bullets, rows of tables, fences, formulas' dollars, links' brackets, half of a merge.
-LEFT_OVER = re.compile(r"^(?:[-*] |\||```|~~~)|\$\$|\]\(|^(?:<{7}|={7}|>{7})", re.M)
+LEFT_OVER = re.compile(r"^(?:[-*] |>>> |\||```|~~~)|\$\$|\]\(|^(?:<{7}|={7}|>{7})", re.M)
 UNREAD = {"code", "pre", "script", "style", "svg", "title"}
 BUNDLE = re.compile(r'(<script src="[^"]*assets/javascripts/bundle\.[^"]*"></script>)')
 FROM_DISK = """if (location.protocol === "file:") {
@@ -194,6 +194,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note a tag's addresses."""
         self._in_code += tag in UNREAD
+        if tag == "blockquote":  # what Markdown makes of an example's prompt
+            self.prose.append(">>> ")
         found = {name: value or "" for name, value in attrs}
         self.anchors |= {found[name] for name in ("id", "name") if name in found}
         if tag == "a" and "href" in found:

@@ -42,10 +42,12 @@ def test_lists_and_tables_right_behind_code_get_room(make_book, first):
 
 def test_marks_that_a_reader_should_not_see_are_found(make_book, tmp_path):
     (tmp_path / "a.html").write_text(
-        "<p>So:\n- a\n<code>- b $$</code></p><pre>| c |</pre><p>a - b\n&lt;&lt;&lt;&lt;&lt;&lt;&lt; HEAD</p>"
+        "<p>So:\n- a\n<code>- b $$</code></p><pre>| c |</pre><blockquote>x</blockquote>"
+        "<p>a - b\n&lt;&lt;&lt;&lt;&lt;&lt;&lt; HEAD</p>"
     )
     assert [line.split(", which")[0] for line in make_book.faults(tmp_path)] == [
         "a.html shows '-'",
+        "a.html shows '>>>'",
         "a.html shows '<<<<<<<'",
     ]
 
