@@ -115,7 +115,9 @@ def test_microscope_runs_as_a_notebook_and_ends_in_a_player_that_loads_nothing(m
     display = ModuleType("IPython.display")
     display.HTML, display.display = str, shown.append
     monkeypatch.setitem(sys.modules, "IPython.display", display)
-    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+    ipython = ModuleType("IPython")
+    ipython.version_info = (9, 0)  # which matplotlib asks for
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
     module = ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", module)
     module.get_ipython = None
