@@ -233,7 +233,8 @@ class Gibbs:
         if site.role in (GLOBAL, LATENT):
             if name in plan.conditionals:
                 return f"conjugate draw, {plan.conditionals[name].name}", "exact"
-            return "NUTS on the compressed log joint", "exact (Metropolis)"
+            kind = "compressed log joint" if plan.compresses(name) else "log joint of all rows"
+            return f"NUTS on the {kind}", "exact (Metropolis)"
         if site.role == NETWORK:
             return "Optax during warm-up, then fixed", "point estimate"
         return "one matrix product" if name in plan.frames else "evaluated in full", "exact"

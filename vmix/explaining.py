@@ -148,8 +148,4 @@ def _cost(plan: Plan, name: str) -> str:
         return "N W"
     if site.role == OBSERVED or site.is_local:
         return "N K P" if name in plan.frames else "N K" if plan.layout.discrete else "N"
-    children = [plan.sites[child] for child in site.children]
-    dense = [child for child in children if child.is_local and child.role != DISCRETE and child.name not in plan.frames]
-    if site.role == GLOBAL and not dense:
-        return "K P"
-    return "N K P"
+    return "K P" if site.role == GLOBAL and plan.compresses(name) else "N K P"

@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 import pytest
 
 import vmix
-from vmix.inference import EM
+from vmix.inference import EM, Gibbs
 from vmix.program import as_program, first_observed
 
 GENERATOR = np.random.default_rng(7)
@@ -72,3 +72,15 @@ def test_page_draws_what_is_observed_and_calls_the_exact_evidence_so(fit, tmp_pa
 def test_options_are_not_counted_among_the_data(fit):
     with pytest.raises(ValueError, match=r"takes the data arrays \(region, weeks, purchases\); 1 given"):
         vmix.fit(shop, PURCHASES, engine=EM(), seed=0)
+
+
+def test_plan_says_where_nuts_needs_all_rows():
+    def swayed(region, weeks, purchases):
+        effect = numpyro.sample("effect", dist.LogNormal(0.0, 0.5).expand([2]).to_event(1))
+        with numpyro.plate("data", len(purchases)):
+            numpyro.sample("x", dist.Poisson(effect[region] * weeks), obs=purchases)
+
+    (row,) = [
+        row for row in vmix.explain(swayed, REGION, WEEKS, PURCHASES, engine=Gibbs()).rows if row.site == "effect"
+    ]
+    assert (row.update, row.cost) == ("NUTS on the log joint of all rows", "N K P")
