@@ -290,7 +290,8 @@ class Fit:
         shown = bound(self, *data)
         place = getattr(shown, "place", 0)
         drawn, known = np.asarray(data[place]), dict(enumerate(self._plan.columns))
-        columns = names_of(data[place]) or known.get(place)
+        site = getattr(shown, "site_shown", None)
+        columns = names_of(data[place]) or known.get(place) or ([site] if site and drawn.ndim == 1 else None)
         metrics = compute_metrics(shown, drawn, given)
         return write_report(shown, path, data=drawn, labels=given, metrics=metrics, words=words, columns=columns)
 

@@ -64,6 +64,7 @@ def test_page_draws_what_is_observed_and_calls_the_exact_evidence_so(fit, tmp_pa
     assert (
         "Values of the data of site x by row" in page and "principal" not in page.split('<h2 id="trust">')[0][-20000:]
     )
+    assert '<th scope="col">x</th>' in page and '{"title": {"text": "x"}}' in page
     assert ">log evidence<" in page and ">elbo<" not in page
     means = [PURCHASES.mean(), *(PURCHASES[fit.predict(REGION, WEEKS, PURCHASES) == k].mean() for k in (0, 1))]
     assert all(f">{mean:.1f}<" in page for mean in means)
