@@ -83,11 +83,6 @@ class Plan:
     columns: tuple[list[str] | None, ...] = field(default=(), repr=False)
     reads_data: tuple[str, ...] = ()
 
-    def compresses(self, name: str) -> bool:
-        """Whether all that hangs on a global is compressed: then its conditional costs the same for any N."""
-        children = [self.sites[child] for child in self.sites[name].children]
-        return all(not c.is_local or c.role == DISCRETE or c.name in self.frames for c in children)
-
     def names(self, role: str) -> tuple[str, ...]:
         """Names of the sites with a role, in program order."""
         return tuple(name for name, site in self.sites.items() if site.role == role)

@@ -140,27 +140,6 @@ def trace_sites(
         return handlers.trace(fixed).get_trace(*args)
 
 
-def first_observed(program: Program, args: tuple) -> tuple[str | None, int]:
-    """The first observed site that holds one of the data arrays as it is, and which one that is.
-
-    Args:
-        program: the program.
-        args: the data arrays, or a few rows of each.
-
-    Returns:
-        Name and place; None and 0 where the program changes all that it observes.
-    """
-    found: list[tuple[str, int]] = []
-
-    def run(key: Array, *data: Array) -> None:
-        for name, site in trace_sites(program.model, data, key=key).items():
-            if site["type"] == "sample" and site["is_observed"]:
-                found.extend((name, place) for place, array in enumerate(data) if site["value"] is array)
-
-    jax.eval_shape(run, jax.random.key(0), *args)
-    return found[0] if found else (None, 0)
-
-
 def inside_improper(site: dict) -> Array | None:
     """A value of a prior that cannot be drawn from, the middle of its support; None for other sites."""
     if site["type"] != "sample" or not isinstance(unwrap(site["fn"]).base, dist.ImproperUniform):

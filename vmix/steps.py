@@ -10,10 +10,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import jax
 import numpy as np
+from jax import Array
 
 from vmix.checks import check_positive_int
-from vmix.program import first_observed
+from vmix.program import Program, trace_sites
 
 if TYPE_CHECKING:
     from vmix.results import Fit
@@ -230,9 +232,30 @@ def bound(fit: Any, *arrays: Any) -> Any:
     """A fit shown by the first of its arrays that it observes; the fit itself where there is one array alone."""
     if len(arrays) < 2:
         return fit
-    plan = getattr(fit, "_plan", None)
+    plan: Any = getattr(fit, "_plan", None)
     site, place = first_observed(plan.program, plan.template) if getattr(plan, "template", ()) else (None, 0)
     return Bound(fit, tuple(np.asanyarray(array) for array in arrays), place, site)
+
+
+def first_observed(program: Program, args: tuple) -> tuple[str | None, int]:
+    """The first observed site that holds one of the data arrays as it is, and which one that is.
+
+    Args:
+        program: the program.
+        args: the data arrays, or a few rows of each.
+
+    Returns:
+        Name and place; None and 0 where the program changes all that it observes.
+    """
+    found: list[tuple[str, int]] = []
+
+    def run(key: Array, *data: Array) -> None:
+        for name, site in trace_sites(program.model, data, key=key).items():
+            if site["type"] == "sample" and site["is_observed"]:
+                found.extend((name, place) for place, array in enumerate(data) if site["value"] is array)
+
+    jax.eval_shape(run, jax.random.key(0), *args)
+    return found[0] if found else (None, 0)
 
 
 def _taking(fit: Any, data_used: np.ndarray) -> Any:

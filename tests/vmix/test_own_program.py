@@ -9,7 +9,8 @@ import pytest
 
 import vmix
 from vmix.inference import EM, Gibbs
-from vmix.program import as_program, first_observed
+from vmix.program import as_program
+from vmix.steps import first_observed
 
 GENERATOR = np.random.default_rng(7)
 REGION, WEEKS = GENERATOR.integers(0, 2, 80), GENERATOR.integers(1, 9, 80)
