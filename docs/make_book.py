@@ -12,6 +12,7 @@ Then Zensical builds them in its strict mode, in which a warning is an error. Ne
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -39,6 +40,16 @@ PICTURES = {".png", ".svg", ".gif"}
 # Words that are right here, and look to codespell like others that are wrong.
 NOT_MISSPELT = "teh,ans,fo,nd,te,ba,mor,ot,ser,hist,als,lamda,doesnt"
 FENCE = re.compile(r"^(```+).*?^\1$", re.M | re.S)
+# What a reader should never see: bullets, rows of tables, fences, formulas' dollars, links' brackets, half of a merge.
+LEFT_OVER = re.compile(r"^(?:[-*] |>>> |\||```|~~~)|\$\$|\]\(|^(?:<{7}|={7}|>{7})", re.M)
+UNREAD = {"code", "pre", "script", "style", "svg", "title"}
+BUNDLE = re.compile(r'(<script src="[^"]*assets/javascripts/bundle\.[^"]*"></script>)')
+FROM_DISK = """if (location.protocol === "file:") {
+  const started = window.Worker, text = %s;
+  const address = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+  window.Worker = function () { return new started(address); };
+}
+"""
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 
@@ -133,7 +144,8 @@ def _with_room(text: str) -> str:
         if before.strip() and ((item and not in_list) or starts_table):
             lines.append("")
         lines.append(line)
-    if lines and re.match(r"[-*] ", lines[0]):
+    first = next((line for line in lines if line), "")
+    if first in lines[:2] and re.match(r"([-*]|\d+\.) |\|", first):  # right behind a fence
         lines.insert(0, "")
     return "\n".join(lines)
 
@@ -151,6 +163,22 @@ def build() -> None:
         raise SystemExit(f"zensical:\n{said}")
 
 
+def search_from_disk() -> None:
+    """Let the search work in a site that is opened from the disk, where a browser fetches nothing and starts no worker.
+
+    The theme looks for the index in `search.js` there; the worker is started from its text.
+    """
+    (worker,) = (SITE / "assets" / "javascripts" / "workers").glob("search.*.js")
+    (SITE / "search.js").write_text(f"var __index = {(SITE / 'search.json').read_text()};\n")
+    (SITE / "from_disk.js").write_text(FROM_DISK % json.dumps(worker.read_text()))
+    for page in SITE.rglob("*.html"):
+        there = os.path.relpath(SITE / "from_disk.js", page.parent)
+        text, count = BUNDLE.subn(rf'<script src="{there}"></script>\1', page.read_text())
+        if count != 1:
+            raise SystemExit(f"{page} has {count} scripts of the theme; expected one")
+        page.write_text(text)
+
+
 class Page(HTMLParser):
     """What a built page refers to, what can be referred to in it, and what it would load."""
 
@@ -159,10 +187,15 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.loads: list[str] = []
         self.anchors = {""}
+        self.prose: list[str] = []
+        self._in_code = 0
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note a tag's addresses."""
+        self._in_code += tag in UNREAD
+        if tag == "blockquote":  # what Markdown makes of an example's prompt
+            self.prose.append(">>> ")
         found = {name: value or "" for name, value in attrs}
         self.anchors |= {found[name] for name in ("id", "name") if name in found}
         if tag == "a" and "href" in found:
@@ -173,9 +206,18 @@ class Page(HTMLParser):
         if tag == "link" and found.get("rel") not in ("canonical", "prev", "next"):
             self.loads.append(found["href"])
 
+    def handle_endtag(self, tag: str) -> None:
+        """Leave code, where that ends."""
+        self._in_code -= tag in UNREAD
+
+    def handle_data(self, data: str) -> None:
+        """Keep what is read as prose."""
+        if not self._in_code:
+            self.prose.append(data)
+
 
 def faults(site: Path) -> Iterator[str]:
-    """Links of a built site that lead nowhere, and addresses elsewhere that a page would load.
+    """Links of a built site that lead nowhere, addresses elsewhere that a page would load, and marks left in prose.
 
     Args:
         site: the site's folder.
@@ -186,6 +228,8 @@ def faults(site: Path) -> Iterator[str]:
     pages = {path: Page(path.read_text()) for path in sorted(site.rglob("*.html"))}
     for path, page in pages.items():
         name = path.relative_to(site).as_posix()
+        for mark in (mark for words in page.prose for mark in LEFT_OVER.findall(words)):
+            yield f"{name} shows {mark.strip()!r}, which Markdown did not understand"
         for address in page.loads:
             if urlsplit(address).scheme not in ("", "data") or address.startswith("//"):
                 yield f"{name} loads {address}"
@@ -228,6 +272,7 @@ def main() -> None:
         run_blocks()
     gather()
     build()
+    search_from_disk()
     wrong = [*faults(SITE), *misspelt().splitlines()]
     if wrong:
         raise SystemExit("\n".join(wrong))

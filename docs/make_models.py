@@ -71,13 +71,9 @@ def page(name: str, plan: Any, told: dict[str, str]) -> str:
         f"Options: [reference](../reference/models.md#{path}); in short beside the others: "
         f"[the models](../models.md#{name.lower()}).",
     ]
-    if "example" in told:
-        pieces += ["## An example", f"```python\n{told['example'].strip()}\n```"]
-    if "picture" in told:
-        heading = [] if "example" in told else ["## An example"]
-        pieces += [*heading, f"![{told['caption']}](../pictures/{told['picture']})", f"*{told['caption']}*"]
-    if source:
-        pieces += ["## References", source]
+    pieces += ["## An example", f"```python\n{told['example'].strip()}\n```"]
+    pieces += [f"![{told['caption']}](../pictures/{told['picture']})", f"*{told['caption']}*"]
+    pieces += ["## References", source]
     return "\n\n".join(pieces) + "\n"
 
 

@@ -32,6 +32,12 @@ SESSIONS = {
         "vmix fit BernoulliMixture --data digits --num-components 10 --restarts 4 --seed 0 --out runs/b",
         "vmix compare runs/a runs/b --out comparison.html",
     ],
+    "report": ["vmix report runs/a --data digits --out digits.html", "ls digits.html"],
+    "benchmark": ["vmix benchmark"],
+    "config": [
+        """printf 'model = "GaussianMixture"\\ndata = "digits"\\nseed = 0\\nnum-sweps = 50\\n' > run.toml""",
+        "vmix fit --config run.toml",
+    ],
     "new": ["vmix new my_model", "find my_model -type f | sort"],
     "mistakes": [
         "vmix fit GausianMixture --seed 0 --out runs/c",
@@ -69,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*SESSIONS, []], metavar="name")
     asked = parser.parse_args().names or list(SESSIONS)
-    needed = ["fit", *asked] if "compare" in asked and "fit" not in asked else asked
+    needed = ["fit", *asked] if {"compare", "report"} & set(asked) and "fit" not in asked else asked
     SCREENS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for name in (name for name in SESSIONS if name in needed):

@@ -10,17 +10,19 @@
 # # The engine microscope
 #
 # EM, SVI and Gibbs on the same two-dimensional data, from the same start, one sweep at a time. The start is poor on
-# purpose: all three components sit in one corner. Run it as a script to write the animation,
+# purpose: all three components sit in one corner. Open it as a notebook (jupytext, VS Code): the last cell is a player
+# with buttons that step sweep by sweep. Run it as a script to write the player as a page, or the book's animation:
 #
-#     python docs/microscope.py
-#
-# or open it as a notebook (jupytext, VS Code) and step through the cells.
+#     python docs/microscope.py look.html
+#     python docs/microscope.py docs/pictures/microscope.gif
 
 # %%
 """The engine microscope: three engines side by side from one start, sweep by sweep."""
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +36,6 @@ import vmix
 from vmix.inference import EM, SVI, Gibbs
 from vmix.models import GaussianMixture
 
-PICTURE = Path(__file__).resolve().parent / "pictures" / "microscope.gif"
 COLOURS = ("#0072B2", "#E69F00", "#009E73")
 FRAMES = 40
 STEPS_A_FRAME = 5  # of SVI, whose steps are small
@@ -154,14 +155,53 @@ def animate(seen: dict[str, list[Look]], x: np.ndarray) -> tuple[Figure, FuncAni
 
 
 # %%
-def main() -> None:
-    """Watch the three engines and write the animation."""
-    x = make_data()
-    seen = {name: watch(engine, x, every) for name, (engine, every) in ENGINES.items()}
+GLYPHS = {
+    "minus": "&minus;",
+    "fast-backward": "|&lt;",
+    "step-backward": "&lt;",
+    "play fa-flip-horizontal": "&#9664;",
+    "pause": "&#10074;&#10074;",
+    "play": "&#9654;",
+    "step-forward": "&gt;",
+    "fast-forward": "&gt;|",
+    "plus": "+",
+}
+
+
+def player(seen: dict[str, list[Look]], x: np.ndarray) -> str:
+    """The animation as HTML with buttons to step by; it needs no widgets, and loads nothing."""
     _, animation = animate(seen, x)
-    animation.save(PICTURE, writer=PillowWriter(fps=4), dpi=80)
-    print(f"{PICTURE.name}: {PICTURE.stat().st_size:,} bytes")
+    made = animation.to_jshtml(fps=4, default_mode="once")
+    made = re.sub(r"<link[^>]*>", "", made)  # a font of icons, from elsewhere
+    return re.sub(r'<i class="fa fa-([\w -]+)"></i>', lambda found: GLYPHS[found[1]], made)
 
 
-if __name__ == "__main__":
-    main()
+def look_at_all() -> tuple[dict[str, list[Look]], np.ndarray]:
+    """The three engines under the microscope, and the data."""
+    x = make_data()
+    return {name: watch(engine, x, every) for name, (engine, every) in ENGINES.items()}, x
+
+
+def write(path: Path) -> None:
+    """Write the player (.html) or the animation (.gif)."""
+    seen, x = look_at_all()
+    if path.suffix == ".html":
+        path.write_text(f"<!doctype html><meta charset='utf-8'><title>The engine microscope</title>{player(seen, x)}")
+    else:
+        animate(seen, x)[1].save(path, writer=PillowWriter(fps=4), dpi=80)
+    print(f"{path}: {path.stat().st_size:,} bytes")
+
+
+# %% [markdown]
+# ## Look
+#
+# The buttons in the middle go one sweep on or back. EM's first step is its largest; find the sweep at which Gibbs stops
+# climbing.
+
+# %%
+if "get_ipython" in globals():  # a notebook
+    from IPython.display import HTML, display
+
+    display(HTML(player(*look_at_all())))
+elif __name__ == "__main__":
+    write(Path(sys.argv[1]))

@@ -33,7 +33,7 @@ from vmix.options import Range, checked
 from vmix.plan import Plan
 from vmix.program import DISCRETE, GLOBAL, LATENT, NETWORK, ProgramError
 from vmix.streaming import refuse_streaming
-from vmix.updates import constrain, draw, log_jacobian, others_density, unconstrain
+from vmix.updates import compresses, constrain, draw, log_jacobian, others_density, unconstrain
 
 NETWORK_BATCH = 256
 MAX_TREE_DEPTH = 6
@@ -233,7 +233,8 @@ class Gibbs:
         if site.role in (GLOBAL, LATENT):
             if name in plan.conditionals:
                 return f"conjugate draw, {plan.conditionals[name].name}", "exact"
-            return "NUTS on the compressed log joint", "exact (Metropolis)"
+            kind = "compressed log joint" if compresses(plan, name) else "log joint of all rows"
+            return f"NUTS on the {kind}", "exact (Metropolis)"
         if site.role == NETWORK:
             return "Optax during warm-up, then fixed", "point estimate"
         return "one matrix product" if name in plan.frames else "evaluated in full", "exact"

@@ -4,6 +4,9 @@ w       ~ Dirichlet(a / K, ..., a / K)
 theta_kd ~ Beta(b, b)
 c_n     ~ Categorical(w)
 x_nd    ~ Bernoulli(theta_{c_n, d})
+
+Source: Bishop (2006), equations 9.47 (the mixture), 9.56 (responsibilities), 9.59 and 9.60 (updates, there without
+priors).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
     c_n    ~ Categorical(w)
     x_n    ~ Normal(loc_c, 1 / sqrt(tau_c))    or    MultivariateNormal(loc_c, P_c^-1)
 
-Source: Sethuraman (1994); truncated as in Ishwaran and James (2001).
+Source: Sethuraman (1994); Ishwaran and James (2001), equation 2 (the sticks), truncated as there.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@
     c_n  ~ Categorical(w)
     x_n  ~ Normal(loc_c, 1 / sqrt(tau_c))    or    MultivariateNormal(loc_c, P_c^-1)
 
-Source: Fraley and Raftery (2007), priors at the scale of the data; where they are left open, `with_data` sets them.
+Source: Bishop (2006), equations 9.23 (responsibilities) and 9.24 to 9.26 (updates, there without priors); Fraley and
+Raftery (2007), priors at the scale of the data; where they are left open, `with_data` sets them.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@
 The lines with u are those of a relaxation: c then has a relaxed one-hot vector y_n of its own, by which z mixes the
 components.
 
-Source: Dilokthanakul et al. (2016), whose bound has the four terms that the tests write out; for the relaxations
-Jang, Gu and Poole (2017), and Maddison, Mnih and Teh (2017).
+Source: Dilokthanakul et al. (2016), equation 3 (the bound), whose four terms the tests write out; for the relaxations
+Jang, Gu and Poole (2017), and Maddison, Mnih and Teh (2017), equation 10 (the relaxed density).
 """
 
 from __future__ import annotations

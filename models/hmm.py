@@ -9,7 +9,8 @@
              Poisson(rate_c),                 rate_kd ~ Gamma(1, 1 / mean of the data)              "poisson"
              Categorical(probs_c),            probs_k ~ Dirichlet(1, ..., 1)                        "categorical"
 
-Source: Rabiner (1989); the sticky prior: Fox et al. (2011).
+Source: Rabiner (1989), equations 19 to 21 (forward), 24 and 25 (backward), 27 (smoothed) and 40 (updates, there
+without priors); the sticky prior: Fox et al. (2011).
 """
 
 from __future__ import annotations

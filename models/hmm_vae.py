@@ -10,8 +10,8 @@
 
     q(z_nt | x_nt) = Normal(encoder(x_nt)),    q(c_n | z_n) at its optimum over whole sequences
 
-Source: the joint form of the VAE + GMM + Markov model of Serket (Taniguchi et al., 2020); the inference over chains is
-that of Johnson et al. (2016).
+Source: the joint form of the VAE + GMM + Markov model of Serket (Taniguchi et al., 2020); the inference over chains
+is that of Johnson et al. (2016), with the recursions of Rabiner (1989), equations 19 to 25.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ A step without words is a row of zeros; one without an image has `seen` 0. A ste
 sequences are padded with such steps. What counts are worth is as in `VAEGMMMLDA`.
 
 Source: the joint form of the four-module example of Serket (VAE + GMM + MLDA + Markov model; Taniguchi et al., 2020),
-one topic a step; the inference over chains is that of Johnson et al. (2016).
+one topic a step; the inference over chains is that of Johnson et al. (2016), with the recursions of Rabiner (1989),
+equations 19 to 25.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 
     q(theta_n | x_n) = logistic Normal(encoder(x_n))      where `amortised`
 
-Source: Blei, Ng and Jordan (2003). EM finds the mode of theta and phi, so a and b are 1 or more there; the encoder is
-that of Srivastava and Sutton (2017).
+Source: Blei, Ng and Jordan (2003), equations 2 and 3 (joint, marginal), 6 and 7 (mean-field factors). EM finds the
+mode of theta and phi, so a and b are 1 or more there; the encoder is that of Srivastava and Sutton (2017).
 """
 
 from __future__ import annotations

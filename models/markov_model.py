@@ -6,6 +6,8 @@
 
 The mode of A is `P(k' | k) = (N_kk' + a) / (sum_k' N_kk' + K a)`, with N the counts of moves; its mean has 1 + a
 for a.
+
+Source: Bishop (2006), equations 13.2 (the chain) and 2.41 (the posterior of a row, by counts).
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@
 
 A modality that a datum lacks is a row of zeros (no tokens), or of NaN with missing="nan".
 
-Source: Nakamura, Nagai and Iwahashi (2009). Weights rescale each datum's counts to a common total, as there.
+Source: Nakamura, Nagai and Iwahashi (2009), whose weights rescale each datum's counts to a common total; each modality
+is Blei, Ng and Jordan (2003), equations 2 and 3.
 """
 
 from __future__ import annotations

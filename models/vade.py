@@ -12,9 +12,9 @@
 
     q(z_n | x_n) = Normal(encoder(x_n)),    q(c_n | x_n) at its optimum
 
-Source: Jiang et al. (2017), whose bound has the five terms that the tests write out. Where we differ: full covariances,
-and a start from the codes of two encoders with one class between them, as single ones often merge two classes.
-`VaDE(covariance="diagonal", views=1, mixture_restarts=8)` is the model as published.
+Source: Jiang et al. (2017), equation 16 (q(c | x) = p(c | z)); the bound has the five terms that the tests write out.
+Where we differ: full covariances, and a start from the codes of two encoders with one class between them, as single
+ones often merge two classes. `VaDE(covariance="diagonal", views=1, mixture_restarts=8)` is the model as published.
 """
 
 from __future__ import annotations

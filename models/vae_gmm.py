@@ -9,7 +9,8 @@
 
     q(z_n | x_n) = Normal(encoder(x_n))
 
-Source: Taniguchi et al. (2020), Serket's VAE+GMM, whose messages are this program's conditionals.
+Source: Taniguchi et al. (2020), Serket's VAE+GMM, whose messages are this program's conditionals; the class's factor
+is that of Jiang et al. (2017), equation 16.
 """
 
 from __future__ import annotations

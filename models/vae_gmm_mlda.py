@@ -16,7 +16,8 @@ proportions of a datum have one entry. A datum without words is a row of zeros; 
 Counts that come together are worth fewer tokens than there are, so total_n is what they are worth; see `weight`.
 
 Source: the joint form of the VAE + GMM + MLDA of Serket (Taniguchi et al., 2020), one topic a datum. The weight
-rescales the counts of each datum to a common total, as in Nakamura, Nagai and Iwahashi (2009).
+rescales the counts of each datum to a common total, as in Nakamura, Nagai and Iwahashi (2009). The class's factor is
+that of Jiang et al. (2017), equation 16, with the words beside the latent.
 """
 
 from __future__ import annotations

@@ -255,7 +255,7 @@ def compare(*folders: Path, out: Path = Path("comparison.html"), as_json: Json =
 
 @app.command
 def benchmark(name: str | None = None, /, *options: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
-    """Run benchmarks/NAME.py of the checkout; without NAME, list them.
+    """Run benchmarks/NAME.py of the checkout; without NAME, list them with what each asks.
 
     Args:
         name: the script's name, without .py.
@@ -265,7 +265,8 @@ def benchmark(name: str | None = None, /, *options: Annotated[str, Parameter(all
 
     scripts = _benchmarks()
     if name is None:
-        print("\n".join(sorted(scripts)))
+        for one, path in sorted(scripts.items()):
+            print(f"{one:<18} {_question(path)}".rstrip())
         return
     if name not in scripts:
         raise ValueError(unknown("benchmark", name, scripts))
@@ -360,6 +361,13 @@ def _benchmarks() -> dict[str, Path]:
         if found:
             return found
     raise ValueError("no folder benchmarks/ here; expected a checkout of vmix: run this from its root")
+
+
+def _question(script: Path) -> str:
+    """The first line of a script: what it asks."""
+    import ast
+
+    return (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 
 
 def _command() -> str:

@@ -61,7 +61,8 @@ def prepare(program: Any, arrays: tuple) -> Any:
     try:
         signature.bind(*arrays)
     except TypeError as error:
-        names = ", ".join(signature.parameters)
+        asked = [name for name, one in signature.parameters.items() if one.default is inspect.Parameter.empty]
+        names = ", ".join(asked or signature.parameters)
         raise ValueError(
             f"program {wrapped.name} takes the data arrays ({names}); {len(arrays)} given; expected one for each, in "
             f"this order: vmix.fit(program, {names or '...'})"

@@ -13,6 +13,7 @@ from vmix.engine import Engine
 from vmix.layout import Layout
 from vmix.plan import Plan, make_plan
 from vmix.program import DISCRETE, GLOBAL, NETWORK, OBSERVED
+from vmix.updates import compresses
 
 COLUMNS = ("site", "role", "family", "shape", "parents", "children", "update", "exactness", "cost", "why")
 NARROW = ("site", "role", "family", "update", "exactness", "why")
@@ -148,8 +149,4 @@ def _cost(plan: Plan, name: str) -> str:
         return "N W"
     if site.role == OBSERVED or site.is_local:
         return "N K P" if name in plan.frames else "N K" if plan.layout.discrete else "N"
-    children = [plan.sites[child] for child in site.children]
-    dense = [child for child in children if child.is_local and child.role != DISCRETE and child.name not in plan.frames]
-    if site.role == GLOBAL and not dense:
-        return "K P"
-    return "N K P"
+    return "K P" if site.role == GLOBAL and compresses(plan, name) else "N K P"

@@ -29,6 +29,7 @@ MAX_POINTS = 2_000
 MAX_SIDE = 40
 MAX_NAMED = 12
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
+PRINCIPAL = ("first principal direction", "second principal direction")
 
 
 def colour(index: int) -> str:
@@ -132,7 +133,7 @@ def objective_range(traces: np.ndarray) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def latent_scatter(ax: Axes, z2: np.ndarray, groups: np.ndarray, title: str) -> None:
+def latent_scatter(ax: Axes, z2: np.ndarray, groups: np.ndarray, title: str, axes: tuple[str, str] = PRINCIPAL) -> None:
     """Scatter points coloured by group, each group's name written at its median.
 
     Args:
@@ -140,6 +141,7 @@ def latent_scatter(ax: Axes, z2: np.ndarray, groups: np.ndarray, title: str) -> 
         z2: points, shape (N, 2), as `pca_2d` returns.
         groups: component or label of each point, shape (N,), of any type that sorts.
         title: heading, drawn as it stands (no mathematics).
+        axes: what the two axes are.
     """
     for index, group in enumerate(np.unique(groups)):
         points = z2[groups == group]
@@ -150,8 +152,8 @@ def latent_scatter(ax: Axes, z2: np.ndarray, groups: np.ndarray, title: str) -> 
         x, y = np.median(points, axis=0)
         ax.text(x, y, str(group), fontsize=8, ha="center", bbox=box, parse_math=False)
     ax.set_title(title, parse_math=False)
-    ax.set_xlabel("first principal direction")
-    ax.set_ylabel("second principal direction")
+    ax.set_xlabel(axes[0], parse_math=False)
+    ax.set_ylabel(axes[1], parse_math=False)
 
 
 def image_grid(
@@ -243,8 +245,10 @@ class Summary(NamedTuple):
         shares: responsibilities, shape (N, K); None likewise.
         latent: encoder's latent of every row, shape (N, latent_dim); None where there is none.
         rows: the rows that scatters show, evenly spaced, shape (min(N, 2000),).
-        points: their places on two principal axes of the latent, or of the data, shape (len(rows), 2).
+        points: their places on two principal axes of the latent, or of the data, shape (len(rows), 2); of a single
+            column its value and the row's number.
         table: the columns, where the data are a table: of 30 at most that are no image, or of columns with names.
+        axes: what the two places are.
     """
 
     predicted: np.ndarray | None
@@ -253,6 +257,7 @@ class Summary(NamedTuple):
     rows: np.ndarray
     points: np.ndarray
     table: Columns | None = None
+    axes: tuple[str, str] = PRINCIPAL
 
 
 def summarise(fit: Fit, data: np.ndarray, columns: Sequence[str] | None = None) -> Summary:
@@ -281,7 +286,10 @@ def summarise(fit: Fit, data: np.ndarray, columns: Sequence[str] | None = None) 
     is_table = columns is not None or (some.shape[1] <= MAX_COLUMNS and image_shape(some.shape[1]) is None)
     table = columns_of(some, columns) if is_table else None
     shown = latent[rows] if latent is not None else some if table is None else table.even(some)
-    return Summary(predicted, shares, latent, rows, pca_2d(shown), table)
+    if shown.shape[1] > 1:
+        return Summary(predicted, shares, latent, rows, pca_2d(shown), table)
+    value = "latent" if latent is not None else "value" if columns is None else str(columns[0])
+    return Summary(predicted, shares, latent, rows, np.column_stack([shown, rows]), table, (value, "row"))
 
 
 class ConfusionTable(NamedTuple):

@@ -3,7 +3,7 @@
 The page carries its own plotting library and forbids itself every network address, so it opens offline and can be
 mailed. It stays below 5 MB whatever the data: scatters show 2,000 rows, and 20 components are drawn.
 """
-# Longer than 250 lines because every section of the page is one short function, and they are read side by side.
+# Length: every section of the page is one short function, and they are read side by side.
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ EXPLANATIONS = {
     "ari": "adjusted Rand index, 0 is chance",
     "completeness": "1 when each label stays in one component",
     "elbo": "evidence lower bound, nats per datum",
+    "log evidence": "of the data, parameters given: exact, nats per datum",
+    "log density": "of the data, parameters and each datum's latents given, nats per datum",
     "seconds": "time of the fit",
 }
 
@@ -99,7 +101,7 @@ def write_report(
     Raises:
         ValueError: when there are not as many labels as rows.
     """
-    whole = (fit, (np.asarray(data), *getattr(fit, "others", ())))
+    whole = (fit, getattr(fit, "arrays", (np.asarray(data),)))
     fit, data, labels = as_rows(fit, np.asarray(data), labels)
     if labels is not None and len(labels) != len(data):
         raise ValueError(f"labels has {len(labels)} entries; data has {len(data)} rows: give one label a row, or None")
@@ -139,7 +141,7 @@ def _context(
     return {
         "title": f"{fit.model_name}, fitted with {fit.engine_name}",
         "subtitle": f"{describe_rows(fit, data)}, seed {fit.seed}",
-        "tiles": [(name, value, EXPLANATIONS.get(name, "")) for name, value in metrics.items()],
+        "tiles": [_tile(fit, name, value) for name, value in metrics.items()],
         "plan_text": str(fit.plan),
         "plan_html": Markup(fit.plan._repr_html_()) if hasattr(fit.plan, "_repr_html_") else None,
         "settings": flatten(fit.settings),
@@ -154,6 +156,8 @@ def _context(
         "thumbnails": sheet_of(data[summary.rows]) if summary.table is None else None,
         "own_scales": summary.table is not None and summary.table.differ,
         "profile": _profile(data, summary),
+        "map_of": _map_of(fit, summary),
+        "axes": " and ".join(summary.axes) if summary.axes != plots.PRINCIPAL else "two principal directions",
         "latent_dim": None if summary.latent is None else summary.latent.shape[1],
         "num_shown": "all" if len(summary.rows) == len(data) else f"{len(summary.rows):,} of {len(data):,}",
         "reconstructions": _reconstructions(fit, data, summary),
@@ -168,6 +172,22 @@ def _context(
         "environment": flatten({k: v for k, v in fit.environment.items() if k != "command"} | {"seed": fit.seed}),
         "figures": figures,
     }
+
+
+def _tile(fit: Any, name: str, value: float | None) -> tuple[str, str, float | None, str]:
+    """A metric: its key, what it is called, its value, and what it is; `elbo` is called what it is of this fit."""
+    shown = getattr(fit, "score_name", name) if name == "elbo" else name
+    return name, shown, value, EXPLANATIONS.get(shown, "")
+
+
+def _map_of(fit: Any, summary: plots.Summary) -> str:
+    """What the map of rows is drawn from, in words."""
+    if summary.latent is not None:
+        what = f"the latent ({summary.latent.shape[1]} dimensions)"
+    else:
+        site = getattr(fit, "site_shown", None)
+        what = "the data" if site is None else f"the data of site {site}"
+    return f"Two principal directions of {what}" if summary.axes == plots.PRINCIPAL else f"Values of {what} by row"
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -248,13 +268,22 @@ def _scatters(summary: plots.Summary, labels: np.ndarray | None) -> list[dict[st
     found = [(name, groups[summary.rows]) for name, groups in colourings.items() if groups is not None]
     found = found or [("row", np.full(len(summary.rows), "data"))]
     return [
-        {"id": f"by-{name}", "name": name, "figure": scatter_figure(summary.points, groups, hover, numbered=True)}
+        {
+            "id": f"by-{name}",
+            "name": name,
+            "figure": scatter_figure(summary.points, groups, hover, numbered=True, axes=summary.axes),
+        }
         for name, groups in found
     ]
 
 
 def scatter_figure(
-    points: np.ndarray, groups: np.ndarray, hover: list[str], *, numbered: bool = False
+    points: np.ndarray,
+    groups: np.ndarray,
+    hover: list[str],
+    *,
+    numbered: bool = False,
+    axes: tuple[str, str] = plots.PRINCIPAL,
 ) -> dict[str, Any]:
     """Points in two principal directions, a colour and a marker a group; numbered, each knows its place among all."""
     symbols = ("circle", "triangle-up", "square", "diamond", "triangle-down", "cross", "x", "star")
@@ -276,7 +305,7 @@ def scatter_figure(
         trace["marker"] = {"color": plots.colour(index), "symbol": symbol, "size": 5, "opacity": 0.75}
         traces.append(trace)
     legend = 1 < len(names) <= 30
-    layout = layout_of("first principal direction", "second principal direction", legend=legend)
+    layout = layout_of(*axes, legend=legend)
     return {"data": traces, "layout": layout}
 
 

@@ -23,8 +23,9 @@ from vmix.environment import describe_environment
 from vmix.explaining import Explanation, explain_plan
 from vmix.families import Frame
 from vmix.history import History
-from vmix.mean_field import MODE
+from vmix.mean_field import MEAN_FIELD, MODE
 from vmix.plan import Plan, bare_plan, template_of
+from vmix.posteriors import Posterior
 from vmix.predicting import Predictor
 from vmix.program import ProgramError
 from vmix.pruning import LEAST, check_least, pruned
@@ -118,10 +119,20 @@ class Fit:
         return bool(self._plan.latents)
 
     @property
+    def score_name(self) -> str:
+        """What `score` is: "elbo", "log evidence" where it is exact, "log density" given latents of a datum."""
+        if self.has_latent or (self._plan.per_datum and self._predictor.treatment == MEAN_FIELD):
+            return "elbo"
+        return "log density" if self._plan.per_datum else "log evidence"
+
+    @property
     def sequence_dims(self) -> int | None:
         """Dimensions of data that are sequences, 3 for (N, T, D) or 2 for (N, T); None where data are rows."""
         chains = [site for site in self._plan.sites.values() if site.num_steps is not None]
         return self._plan.template[0].ndim if chains else None
+
+    def __post_init__(self) -> None:
+        self.posterior = Posterior(self.posterior)
 
     def predict(self, *data: ArrayLike) -> np.ndarray:
         """Most probable component of each datum, shape (N,), int; of each step, (N, T), where there are steps."""
@@ -261,7 +272,8 @@ class Fit:
 
         Args:
             path: where to write.
-            *data: the data to show it on; of several arrays the first is drawn, by its columns' names if it has some.
+            *data: the data to show it on; of several arrays the first that the program observes is drawn, by the
+                names of its columns if it has some.
             labels: true classes, for the metrics and the confusion table.
             words: names of the words of counts, one a column; a list of them for each array of counts, of several.
 
@@ -275,10 +287,13 @@ class Fit:
         given = None if labels is None else np.asarray(labels)
         if not data:
             raise TypeError("report needs the data that the fit is shown on: fit.report(path, x)")
-        columns = names_of(data[0]) or next(iter(self._plan.columns), None)
-        first, shown = np.asarray(data[0]), bound(self, *data[1:])
-        metrics = compute_metrics(shown, first, given)
-        return write_report(shown, path, data=first, labels=given, metrics=metrics, words=words, columns=columns)
+        shown = bound(self, *data)
+        place = getattr(shown, "place", 0)
+        drawn, known = np.asarray(data[place]), dict(enumerate(self._plan.columns))
+        site = getattr(shown, "site_shown", None)
+        columns = names_of(data[place]) or known.get(place) or ([site] if site and drawn.ndim == 1 else None)
+        metrics = compute_metrics(shown, drawn, given)
+        return write_report(shown, path, data=drawn, labels=given, metrics=metrics, words=words, columns=columns)
 
     def __repr__(self) -> str:
         return fit_text(self)

@@ -235,7 +235,7 @@ def _draw_groups(folder: Path, labels: np.ndarray | None, summary: plots.Summary
 
 def _draw_scatter(path: Path, summary: plots.Summary, groups: np.ndarray, title: str) -> None:
     """One scatter of the rows shown."""
-    _draw(path, (7, 6), lambda ax: plots.latent_scatter(ax, summary.points, groups[summary.rows], title))
+    _draw(path, (7, 6), lambda ax: plots.latent_scatter(ax, summary.points, groups[summary.rows], title, summary.axes))
 
 
 def _draw(path: Path, size: tuple[float, float], paint: Callable[[Any], None]) -> None:

@@ -7,12 +7,15 @@ Files hold rows, and tables, pictures and reports speak of rows. `to_sequences` 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import jax
 import numpy as np
+from jax import Array
 
 from vmix.checks import check_positive_int
+from vmix.program import Program, trace_sites
 
 if TYPE_CHECKING:
     from vmix.results import Fit
@@ -172,59 +175,94 @@ class StepRows:
 
 @dataclass(frozen=True, eq=False)
 class Bound:
-    """A fit of several data arrays with the face of a fit of the first, by which it is shown.
+    """A fit of several data arrays with the face of a fit of one of them, by which it is shown.
 
     Attributes:
         fit: the fit.
-        others: the other arrays, of as many rows as the first that the methods are given.
+        arrays: all its arrays, of as many rows as the methods are given of that one.
+        place: which of them that is.
+        site_shown: the observed site that holds it; None where that is not known.
     """
 
     fit: Any
-    others: tuple
+    arrays: tuple
+    place: int = 0
+    site_shown: str | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.fit, name)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Most probable component of each datum, given all arrays."""
-        return self.fit.predict(x, *self.others)
+        return self.fit.predict(*self._with(x))
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
         """Responsibilities, given all arrays."""
-        return self.fit.predict_proba(x, *self.others)
+        return self.fit.predict_proba(*self._with(x))
 
     def transform(self, x: np.ndarray) -> np.ndarray:
         """Latents, given all arrays."""
-        return self.fit.transform(x, *self.others)
+        return self.fit.transform(*self._with(x))
 
     def score(self, x: np.ndarray) -> float:
         """Mean elbo or log evidence of all arrays, nats per datum."""
-        return self.fit.score(x, *self.others)
+        return self.fit.score(*self._with(x))
 
     def reconstruct(self, x: np.ndarray) -> np.ndarray:
-        """Mean of what the first array holds."""
-        return _first_site(self.fit.reconstruct(x, *self.others))
+        """Mean of what the array that is shown holds."""
+        return self._of_site(self.fit.reconstruct(*self._with(x)))
 
     def sample(self, num_samples: int, **how: Any) -> np.ndarray:
-        """New data of the first array."""
-        return _first_site(self.fit.sample(num_samples, **how))
+        """New data of the array that is shown, for evenly spaced rows of what else the program is given."""
+        rows = np.linspace(0, len(self.arrays[0]) - 1, num_samples).astype(int)
+        given = tuple(array[rows] for array in self.arrays)
+        return self._of_site(self.fit.sample(num_samples, given=given, **how))
+
+    def _with(self, x: np.ndarray) -> tuple:
+        return (*self.arrays[: self.place], x, *self.arrays[self.place + 1 :])
+
+    def _of_site(self, found: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
+        """What belongs to the site that is shown, the first one where that is not known."""
+        if not isinstance(found, dict):
+            return np.asarray(found)
+        return np.asarray(found.get(self.site_shown or "", next(iter(found.values()))))
 
 
-def bound(fit: Any, *others: Any) -> Any:
-    """A fit shown by its first data array, the others given; the fit itself where there are none."""
-    return Bound(fit, tuple(np.asanyarray(other) for other in others)) if others else fit
+def bound(fit: Any, *arrays: Any) -> Any:
+    """A fit shown by the first of its arrays that it observes; the fit itself where there is one array alone."""
+    if len(arrays) < 2:
+        return fit
+    plan: Any = getattr(fit, "_plan", None)
+    site, place = first_observed(plan.program, plan.template) if getattr(plan, "template", ()) else (None, 0)
+    return Bound(fit, tuple(np.asanyarray(array) for array in arrays), place, site)
 
 
-def _first_site(found: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
-    """What belongs to the first observed site, which is that of the first array."""
-    return np.asarray(next(iter(found.values())) if isinstance(found, dict) else found)
+def first_observed(program: Program, args: tuple) -> tuple[str | None, int]:
+    """The first observed site that holds one of the data arrays as it is, and which one that is.
+
+    Args:
+        program: the program.
+        args: the data arrays, or a few rows of each.
+
+    Returns:
+        Name and place; None and 0 where the program changes all that it observes.
+    """
+    found: list[tuple[str, int]] = []
+
+    def run(key: Array, *data: Array) -> None:
+        for name, site in trace_sites(program.model, data, key=key).items():
+            if site["type"] == "sample" and site["is_observed"]:
+                found.extend((name, place) for place, array in enumerate(data) if site["value"] is array)
+
+    jax.eval_shape(run, jax.random.key(0), *args)
+    return found[0] if found else (None, 0)
 
 
 def _taking(fit: Any, data_used: np.ndarray) -> Any:
     """The same fit for these data alone."""
     if isinstance(fit, StepRows):
         return StepRows(_taking(fit.fit, data_used), fit.num_steps)
-    return Bound(fit.fit, tuple(o[data_used] for o in fit.others)) if isinstance(fit, Bound) else fit
+    return replace(fit, arrays=tuple(a[data_used] for a in fit.arrays)) if isinstance(fit, Bound) else fit
 
 
 def reconstruct_rows(fit: Any, data: np.ndarray, rows: np.ndarray) -> np.ndarray:

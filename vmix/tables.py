@@ -92,20 +92,26 @@ def to_arviz(fit: Fit, columns: Any = None) -> Any:
 
 
 def _dims(fit: Fit, site: Site) -> list[str]:
-    """A name for each dimension of a site: row, component, feature or latent; the second of a kind has `_again`."""
+    """A name for each dimension of a site: row, component, feature or latent, else the plate's that it stands in.
+
+    A plate of another name than components is called by it whatever its size. The second of a kind has `_again`.
+    """
     plan = fit._plan
     children = [plan.sites[child] for child in site.children]
     widths = {c.shape[-1]: "feature" for c in children if c.role == OBSERVED and c.shape}
     widths |= {c.shape[-1]: "latent" for c in children if c.role not in (OBSERVED, DISCRETE, GLOBAL) and c.shape}
     followed = any(child.num_steps for child in children)
+    plates = {len(site.batch_shape) + plate.dim: plate.name for plate in site.plates}
     found: list[str] = []
     for place, size in enumerate(site.shape):
         if place == 0 and site.is_local:
             name = "row"
+        elif not plates.get(place, "component").startswith("component"):
+            name = plates[place]
         elif size == fit.num_components and ("component" not in found or followed):
             name = "component"
         else:
-            name = widths.get(size, f"{site.name}_dim_{place}")
+            name = widths.get(size, plates.get(place, f"{site.name}_dim_{place}"))
         found.append(f"{name}_again" if name in found else name)
     return found
 

@@ -12,11 +12,18 @@ from jax import Array
 from numpyro.distributions import biject_to
 
 from vmix.log_joint import Batch, Expected, expected_log_joint, site_density
+from vmix.program import DISCRETE
 
 if TYPE_CHECKING:
     from vmix.plan import Plan
 
 ASCENT_STEPS = 5
+
+
+def compresses(plan: Plan, name: str) -> bool:
+    """Whether all that hangs on a global is compressed: then its conditional costs the same for any N."""
+    children = [plan.sites[child] for child in plan.sites[name].children]
+    return all(not child.is_local or child.role == DISCRETE or child.name in plan.frames for child in children)
 
 
 def maximise(

@@ -34,6 +34,24 @@ def test_lists_and_tables_get_room_and_code_is_left_alone(make_book):
     assert found == "So:\n\n- a\n- b\n\n```text\nx:\n- $a$\n```\nAnd\n\n| a |\n|---|\n"
 
 
+@pytest.mark.parametrize("first", ["- a", "1. a", "| a |"])
+def test_lists_and_tables_right_behind_code_get_room(make_book, first):
+    found = make_book.portable(f"```text\nx\n```\n{first}\n", DOCS / "a.md", Path("a.md"), {})
+    assert found == f"```text\nx\n```\n\n{first}\n"
+
+
+def test_marks_that_a_reader_should_not_see_are_found(make_book, tmp_path):
+    (tmp_path / "a.html").write_text(
+        "<p>So:\n- a\n<code>- b $$</code></p><pre>| c |</pre><blockquote>x</blockquote>"
+        "<p>a - b\n&lt;&lt;&lt;&lt;&lt;&lt;&lt; HEAD</p>"
+    )
+    assert [line.split(", which")[0] for line in make_book.faults(tmp_path)] == [
+        "a.html shows '-'",
+        "a.html shows '>>>'",
+        "a.html shows '<<<<<<<'",
+    ]
+
+
 def test_faults_of_a_site_are_found(make_book, tmp_path):
     (tmp_path / "a.html").write_text('<h1 id="top"></h1><a href="b.html#there"></a><a href="c.html"></a>')
     (tmp_path / "b.html").write_text('<img src="//a.org/x.png"><a href="a.html#top"></a><a href="a.html#end"></a>')

@@ -61,6 +61,7 @@ def test_python_blocks_compile(page):
 
 
 @pytest.mark.slow  # CI runs docs/programs.md by name
+@pytest.mark.timeout(1800)  # the pages of deep models fit what their pictures show
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=name)
 def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -108,12 +109,40 @@ def test_microscope_shows_what_the_fit_says(monkeypatch, tmp_path):
     animation.save(tmp_path / "em.gif", writer=PillowWriter(fps=4), dpi=40)
 
 
+@pytest.mark.slow
+def test_microscope_runs_as_a_notebook_and_ends_in_a_player_that_loads_nothing(monkeypatch):
+    shown = []
+    display = ModuleType("IPython.display")
+    display.HTML, display.display = str, shown.append
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    ipython = ModuleType("IPython")
+    ipython.version_info = (9, 0)  # which matplotlib asks for
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    module = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    module.get_ipython = None
+    cells = re.split(r"^# %%.*\n", (DOCS / "microscope.py").read_text(), flags=re.M)
+    for cell in cells:
+        exec(compile(cell.replace("FRAMES = 40", "FRAMES = 3"), "microscope.py", "exec"), vars(module))
+    (page,) = shown
+    assert page.count("data:image/png;base64") == 3 and "<button" in page
+    assert "http" not in re.sub(r"data:image/png;base64,[^\"']*", "", page) and "fa-" not in page
+
+
 @pytest.fixture
 def make_readme(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS))
     import make_readme
 
     return make_readme
+
+
+def test_figures_beside_other_tools_are_those_recorded(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import make_compared
+
+    found = make_compared.part(make_compared.PAGE.read_text())
+    assert found == make_compared.generated(), "run python docs/make_compared.py"
 
 
 def test_readme_shows_the_picture_that_is_there(make_readme):

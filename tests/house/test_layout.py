@@ -184,3 +184,9 @@ def test_no_machine_or_registry_is_named(path):
     assert not any(found), f"{name(path)}: {[m.group() for m in found if m]}"
     assert name(path) == ".ci/run" or SHARED not in text
     assert not re.search(r"#\s*(TODO|FIXME|XXX)\b(?!\(#\d+\))", text), "write an issue, or name it: TODO(#12)"
+
+
+@pytest.mark.parametrize("path", [*files(*ROOMS), *root_files()], ids=name)
+def test_no_half_of_a_merge_is_left(path):
+    marks = re.findall(rb"^(?:<{7} |>{7} |\|{7} ).*$", path.read_bytes(), re.M)
+    assert marks == []

@@ -1,6 +1,7 @@
 """The pages of models: each model has one, and it tells what its docstring and its plans say today."""
 
 import importlib
+import re
 import tomllib
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def test_page_tells_the_story_of_the_docstring(make_models, name):
     assert "~" in story
     for part in (first, story, *rest, source, TOLD[name]["when"].strip()):
         assert part in text
+
+
+@pytest.mark.parametrize("name", models.__all__)
+def test_page_has_a_fitted_example_with_a_picture_and_references_with_equation_numbers(name):
+    text = (DOCS / "models" / f"{name}.md").read_text()
+    example, references = text.split("\n## An example\n")[1].split("\n## References\n")
+    assert "vmix.fit(" in example and "](../pictures/" in example
+    assert re.search(r"equations? \d", references)
 
 
 @pytest.mark.slow

@@ -295,6 +295,10 @@ def checkout(monkeypatch, tmp_path):
 def test_benchmark_runs_lists_and_refuses(checkout, capsys):
     assert run("benchmark") == 0
     assert capsys.readouterr().out == "mixtures\n"
+    script = checkout / "benchmarks" / "mixtures.py"
+    script.write_text('"""How fast are they?\n\nMore."""\n' + script.read_text())
+    assert run("benchmark") == 0
+    assert capsys.readouterr().out.split(maxsplit=1) == ["mixtures", "How fast are they?\n"]
     assert run("benchmark", "mixtures", "--quick", 3) == 0
     assert capsys.readouterr().out == "ran ['--quick', '3']\n"
     assert "did you mean 'mixtures'" in fails(capsys, "benchmark", "mixture")

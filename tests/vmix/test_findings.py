@@ -91,8 +91,8 @@ def test_moves_are_the_square_that_a_chain_hangs_on():
 
 
 def test_rows_of_several_arrays_are_taken_together():
-    shown = bound(TwoKinds(), COUNTS, np.ones(4, int))
+    shown = bound(TwoKinds(), X, COUNTS, np.ones(4, int))
     np.testing.assert_allclose(reconstruct_rows(shown, X, np.array([3, 1])), (X + COUNTS[:, :2])[[3, 1]])
     np.testing.assert_array_equal(shown.predict(X), [0, 1, 0, 1])
     fit = TwoKinds()
-    assert bound(fit) is fit
+    assert bound(fit, X) is fit
