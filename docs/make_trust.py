@@ -62,7 +62,8 @@ A sweep of a sampler, then fresh data given what it drew, must leave the joint d
 (Geweke, 2004). Chains start at exact draws of it, so that nothing of their autocorrelation needs to be estimated. For
 each program, all sites and the log densities that hang them together are compared with fresh draws; the false-alarm
 rate is {alarm:g} a program. Between them, the programs have every complete conditional that the library knows (a test
-says so).
+says so), and every kind of local site: classes, chains and durations, topics, latents behind encoders and without. The
+first one runs once more in chunks of its rows, as data on disk do.
 
 | program | update of each global |
 |---|---|
