@@ -1,4 +1,4 @@
-"""Write docs/trust.md: what is checked of the statistics, by which tests, and what was found.
+"""Write docs/trust.md: what is checked of statistics, files, input and packages, by which tests, and what was found.
 
     python docs/make_trust.py
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "trust.md"
 HEAD = """# What is checked
 
-That posteriors are posteriors, and that the tests would notice if they were not. This page is written by
-`docs/make_trust.py` from recorded runs and from the tests; `python -m pytest tests/statistics` runs the quick ones of
-the first two sections and `python -m pytest tests/statistics -m slow` the others.
+That posteriors are posteriors, that nothing is lost, that mistakes are told in words, and that the tests would notice
+if it were otherwise. This page is written by `docs/make_trust.py` from recorded runs and from the tests;
+`python -m pytest tests/statistics` runs the quick ones of the first two sections and
+`python -m pytest tests/statistics -m slow` the others.
 """
 CALIBRATION = """
 ## Calibration
@@ -60,7 +62,8 @@ A sweep of a sampler, then fresh data given what it drew, must leave the joint d
 (Geweke, 2004). Chains start at exact draws of it, so that nothing of their autocorrelation needs to be estimated. For
 each program, all sites and the log densities that hang them together are compared with fresh draws; the false-alarm
 rate is {alarm:g} a program. Between them, the programs have every complete conditional that the library knows (a test
-says so).
+says so), and every kind of local site: classes, chains and durations, topics, latents behind encoders and without. The
+first one runs once more in chunks of its rows, as data on disk do.
 
 | program | update of each global |
 |---|---|
@@ -86,6 +89,44 @@ SUITE = """
 |---|---|
 {rows}
 """
+FAULTS = """
+## Nothing is lost
+
+`python -m pytest -m faults` puts faults in on purpose: kills while a file is written and while a fit runs, disks that
+refuse, files that are cut short, flipped, gone, forged or hostile, servers that stall or break off. What was kept
+before must be whole after, a fit that was ended must go on to the same bits, and readers give a value or an error in
+words within bounded time and memory. What each test claims; `(slow)` stands behind those that a plain run of the tests
+leaves out and this one does not.
+
+| file | claims |
+|---|---|
+{rows}
+"""
+INPUT = """
+## Mistakes
+
+{number} mistakes with what is said to each, in [one table](bad-input.md):
+{groups}.
+`python -m pytest tests/vmix/test_bad_input.py` compares each with its line; none may show JAX's own machinery, and most
+are found before anything is compiled.
+"""
+PACKAGES = """
+## What it is made of
+
+| what is checked | by |
+|---|---|
+| every package is pinned with hashes, within the ranges of `pyproject.toml`, for each Python | `python .ci/check_lock.py` |
+| licences of everything that is installed are on a list | `python .ci/check_licences.py dev` |
+| the oldest versions that are allowed, on the oldest Python | `.ci/versions lowest` |
+| the newest versions, on the newest Python at hand | `.ci/versions newest` |
+| the wheel is built twice to the same bytes | `.ci/build_twice dist` |
+| the wheel works outside of the checkout | `.ci/run`, its last part |
+| no network at import, in a fit, in saving and loading | `python -m pytest -m slow tests/house/test_supply_chain.py` |
+| nothing is unpickled, and no text runs as code | `python -m pytest tests/house/test_supply_chain.py` |
+| downloads have a checksum, limits of time and size, and go on where they broke | `python -m pytest tests/vmix/test_downloading.py` |
+
+Known vulnerabilities and where a release comes from: [SECURITY.md](../SECURITY.md).
+"""  # noqa: E501
 PLACES = ("statistics", "distributions", "inference")
 FILES = (
     "test_conditionals*",
@@ -94,13 +135,14 @@ FILES = (
     "test_draws.py",
     "test_pareto.py",
     "test_importance.py",
+    "test_diagnosing.py",
 )
 
 
 def page() -> str:
     """The page, in Markdown."""
     sys.path.insert(0, str(ROOT))
-    return "".join([HEAD, calibration(), joints(), mutants(), suite()])
+    return "".join([HEAD, calibration(), joints(), mutants(), faults(), bad_input(), PACKAGES, suite()])
 
 
 def calibration() -> str:
@@ -166,6 +208,42 @@ def mutants() -> str:
     run = [lines[mutant.claim] for mutant in TABLE if mutant.claim in lines]
     killed = int(sum(metrics["killed"] for metrics in run))
     return MUTANTS.format(killed=killed, number=len(run), rows="\n".join(rows))
+
+
+def faults() -> str:
+    """The tests that put faults in, by file; their names are what they claim."""
+    rows = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        tree = ast.parse(path.read_text())
+        everywhere = "".join(ast.unparse(node) for node in tree.body if _names(node) == ["pytestmark"])
+        claims = []
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                marks = everywhere + " ".join(ast.unparse(mark) for mark in node.decorator_list)
+                if "mark.faults" in marks:
+                    slow = "slow" in everywhere or any(map(_is_slow, node.decorator_list))
+                    claims.append(node.name.removeprefix("test_").replace("_", " ") + " (slow)" * slow)
+        if claims:
+            rows.append(_row([f"`{path.relative_to(ROOT).as_posix()}`", "; ".join(claims)]))
+    return FAULTS.format(rows="\n".join(rows))
+
+
+def _names(node: ast.stmt) -> list[str]:
+    """The names that a statement assigns to."""
+    return [ast.unparse(target) for target in node.targets] if isinstance(node, ast.Assign) else []
+
+
+def _is_slow(mark: ast.expr) -> bool:
+    """Whether a decorator makes the whole test slow, and not some of its cases."""
+    return ast.unparse(mark) == "pytest.mark.slow"
+
+
+def bad_input() -> str:
+    """How many mistakes the table has, by group."""
+    from tests.bad_input import CASES
+
+    groups = Counter(case.group.lower() for case in CASES)
+    return INPUT.format(number=len(CASES), groups=", ".join(f"{name} {number}" for name, number in groups.items()))
 
 
 def suite() -> str:

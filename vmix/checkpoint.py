@@ -4,8 +4,9 @@
 under new names, syncs them, and renames the manifest over the old one: that one rename is the moment at which the new
 checkpoint takes the old one's place. Loading hashes first and parses second. The hashes find damage, not intent.
 
-Longer than 250 lines because reading and writing, the tree's and the disk's half of each, must agree with each other.
+`set_aside` keeps a checkpoint in a folder of its own while the next one takes its place.
 """
+# Length: reading and writing, the tree's and the disk's half of each, must agree with each other.
 
 import hashlib
 import json
@@ -27,6 +28,7 @@ from vmix.checks import check_place
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+PREVIOUS = "previous"
 _HEAD = b'{"manifest_sha256": "'
 _ARRAYS = re.compile(r"arrays-[0-9a-f]{16}\.safetensors")
 _OURS = re.compile(rf"{_ARRAYS.pattern}|manifest-[0-9a-f]{{16}}\.tmp")
@@ -85,6 +87,39 @@ def save(folder: str | os.PathLike[str], tree: Any, config: Mapping[str, Any]) -
         os.replace(aside, folder / MANIFEST)
     _sync(folder)
     _sweep(folder, previous)
+
+
+def set_aside(folder: str | os.PathLike[str]) -> None:
+    """Make `folder/previous` the checkpoint that is in `folder`, for as long as the next one may come to harm.
+
+    What was set aside before stays whole until this one is. Files are linked where the disk can, and copied where not.
+
+    Raises:
+        OSError: disk full and the like; both checkpoints are as they were.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> save(folder, {}, {"sweeps": 1})
+        >>> set_aside(folder)
+        >>> save(folder, {}, {"sweeps": 2})
+        >>> load_config(folder), load_config(Path(folder) / PREVIOUS)
+        ({'sweeps': 2}, {'sweeps': 1})
+    """
+    folder = Path(folder)
+    name, place = _current(folder), folder / PREVIOUS
+    if name is None:
+        return
+    before, aside = _current(place), place / f"manifest-{secrets.token_hex(8)}.tmp"
+    with _folder_made(place), _removed_on_error(place / name, aside):
+        if name != before:
+            (place / name).unlink(missing_ok=True)  # half a copy, left by a kill
+            _linked(folder / name, place / name)
+        _linked(folder / MANIFEST, aside)
+        _sync(place)
+        os.replace(aside, place / MANIFEST)
+    _sync(place)
+    _sweep(place, before)
 
 
 def load(folder: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
@@ -348,6 +383,14 @@ def _write(file: Path, raw: bytes) -> None:
         out.write(raw)
         out.flush()
         os.fsync(out.fileno())
+
+
+def _linked(file: Path, place: Path) -> None:
+    """The same file in another place; a copy where the disk has no links."""
+    try:
+        os.link(file, place)
+    except OSError:
+        _write(place, file.read_bytes())
 
 
 def _sync(folder: Path) -> None:

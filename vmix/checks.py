@@ -104,9 +104,12 @@ def check_path(path: Any, name: str, *, kind: str = "a folder") -> None:
 
     Raises:
         TypeError: for anything else.
+        ValueError: for an empty text.
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"{name} is {path!r}; expected the path of {kind}")
+    if path == "":
+        raise ValueError(f"{name} is empty; expected the path of {kind} ('.' is the present folder)")
 
 
 def check_fit(fit: Any) -> None:

@@ -83,6 +83,9 @@ def column_names(table: Any) -> list[str] | None:
 
     Args:
         table: a frame, an Arrow table, an xarray array whose last dimension has coordinates, or names themselves.
+
+    Raises:
+        TypeError: for what holds no names.
     """
     kind = kind_of(table)
     if kind == "pandas":
@@ -92,6 +95,10 @@ def column_names(table: Any) -> list[str] | None:
     if kind == "xarray":
         last = table.dims[-1]
         return [str(name) for name in table.coords[last].values] if last in table.coords else None
+    if isinstance(table, str) or not np.iterable(table):
+        raise TypeError(
+            f"columns is {table!r}; expected the names of the columns, one for each, or a table that has them"
+        )
     return None if isinstance(table, np.ndarray) and table.ndim > 1 else [str(name) for name in table]
 
 

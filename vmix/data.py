@@ -11,7 +11,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,8 +21,9 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from vmix.checks import as_data, check_positive_int, check_same_length
+from vmix.checks import as_data, check_path, check_positive_int, check_same_length
 from vmix.downloading import download
+from vmix.suggesting import knows_its_options
 
 Split = Literal["train", "test", "all"]
 _GIB = 1 << 30
@@ -67,6 +68,7 @@ class Dataset:
         return self.images
 
 
+@knows_its_options
 def load(
     name_or_path: str | os.PathLike[str],
     *,
@@ -97,6 +99,8 @@ def load(
         A `Dataset`.
 
     Raises:
+        TypeError: an option of another kind, or one that there is not: NaN in a file is kept, `vmix.fit(missing="nan")`
+            says what it means.
         ValueError: no such name or file, or a file that is damaged, too large, or holds something other than numbers.
 
     Example:
@@ -106,8 +110,15 @@ def load(
     """
     if split not in ("train", "test", "all"):
         raise ValueError(f'split is {split!r}; expected "train", "test" or "all"')
+    check_path(name_or_path, "name_or_path", kind='a file, or the name of a data set ("digits", "mnist", "serket")')
+    if isinstance(columns, str) or not (columns is None or isinstance(columns, Iterable)):
+        raise TypeError(f"columns is {columns!r}; expected a list of names or indices, as ['age', 'income']")
+    check_positive_int(max_bytes, "max_bytes")
+    check_positive_int(mmap_above, "mmap_above")
     if columns is not None and not str(name_or_path).lower().endswith(".csv"):
         raise _bad(name_or_path, f"asked for columns {list(columns)}", "a .csv file: only there columns have names")
+    if label is not None and not str(name_or_path).partition("::")[0].lower().endswith((".csv", ".npz")):
+        raise _bad(name_or_path, f"asked for label {label!r}", "a .csv or .npz file: only there labels have names")
     rows = slice(None if limit is None else check_positive_int(limit, "limit"))
     named = {"digits": _digits, "mnist": _mnist, "serket": _serket}.get(str(name_or_path))
     if named:
@@ -119,6 +130,10 @@ def load(
     if not file.is_file():
         close = difflib.get_close_matches(path, ("digits", "mnist", "serket"), n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
+        if file.is_dir():
+            hint = "; it is a folder: give a file in it"
+        elif "://" in path:
+            hint = "; addresses are not fetched: download it, and give the file"
         raise ValueError(f"{path!r} is neither a data set (digits, mnist, serket) nor a file{hint}")
     lower = file.name.lower()
     if lower.endswith(".npz"):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from scipy.special import entr
 
 from vmix.pareto import khat
 
@@ -235,7 +236,9 @@ def of_components(shares: np.ndarray) -> list[Finding]:
         remedy = 'fewer components, or a start that merges (init="merge")'
         found.append(Finding("double components", not pairs, text, remedy))
         sure = float((shares.max(1) > SURE).mean())
-        text = f"In {sure:.0%} of the rows one component has more than {SURE} of the probability."
+        entropy = float(entr(shares).sum(1).mean())
+        text = f"In {sure:.0%} of the rows one component has more than {SURE} of the probability; the mean entropy of "
+        text += f"the responsibilities is {entropy:.2g} nats, of at most {np.log(num):.2g}."
         found.append(Finding("certainty", sure > 0.5, text, "fewer components; read predict_proba, not predict"))
     return found
 

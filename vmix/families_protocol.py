@@ -103,8 +103,8 @@ class Family(ABC):
     name: ClassVar[str]
     # Whether a natural parameter may be minus infinity: an outcome that is impossible.
     hard_zeros: ClassVar[bool] = True
-    # For each distribution class its parameters, and how many trailing dimensions of each are not batch.
-    members: ClassVar[Mapping[type[Distribution], Mapping[str, int]]]
+    # For each distribution class its parameters.
+    members: ClassVar[Mapping[type[Distribution], tuple[str, ...]]]
 
     def matches(self, base: Distribution) -> bool:
         """Return whether `base` is of this family; by exact class, since a subclass may mean another density."""
@@ -113,12 +113,6 @@ class Family(ABC):
     def parameters(self, base: Distribution) -> tuple[Array, ...]:
         """Return the arrays that must not vary along the data plate if the likelihood is to compress."""
         return tuple(jnp.asarray(getattr(base, name)) for name in self.members[type(base)])
-
-    def parameter_batch_shapes(self, base: Distribution) -> tuple[tuple[int, ...], ...]:
-        """Return the batch shape of each of `parameters`, broadcast-compatible with `base.batch_shape`."""
-        dims = self.members[type(base)].values()
-        shapes = (jnp.shape(array) for array in self.parameters(base))
-        return tuple(shape[: len(shape) - event] for shape, event in zip(shapes, dims, strict=True))
 
     def frame(self, value: Array) -> Frame:
         """Choose the frame for data `value` (N, *element_shape); the identity unless the family says otherwise."""

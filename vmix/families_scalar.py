@@ -30,7 +30,7 @@ class NormalFamily(Family):
 
     name = "Normal"
     hard_zeros = False
-    members = {Normal: {"loc": 0, "scale": 0}}
+    members = {Normal: ("loc", "scale")}
 
     def frame(self, value: Array) -> Frame:
         """Return mean and standard deviation over the data, element by element."""
@@ -64,7 +64,7 @@ class LogNormalFamily(Family):
 
     name = "LogNormal"
     hard_zeros = False
-    members = {LogNormal: {"loc": 0, "scale": 0}}
+    members = {LogNormal: ("loc", "scale")}
 
     def frame(self, value: Array) -> Frame:
         """Return mean and standard deviation of log x over the data, element by element."""
@@ -96,7 +96,7 @@ class ExponentialFamily(Family):
     """Exponential(rate): t = x, eta = -rate, A = -log rate, h = 0."""
 
     name = "Exponential"
-    members = {Exponential: {"rate": 0}}
+    members = {Exponential: ("rate",)}
 
     def statistics(self, base: Distribution, value: Array, frame: Frame) -> Array:
         """Return (x,)."""
@@ -116,7 +116,7 @@ class GammaFamily(Family):
     """Gamma(a, b), also Chi2: t = (log x, x), eta = (a - 1, -b), A = log Gamma(a) - a log b, h = 0."""
 
     name = "Gamma"
-    members = {Gamma: {"concentration": 0, "rate": 0}, Chi2: {"concentration": 0, "rate": 0}}
+    members = {Gamma: ("concentration", "rate"), Chi2: ("concentration", "rate")}
 
     def statistics(self, base: Distribution, value: Array, frame: Frame) -> Array:
         """Return (log x, x)."""
@@ -137,7 +137,7 @@ class PoissonFamily(Family):
     """Poisson(rate): t = x, eta = log rate (-inf at rate 0), A = rate, h = -log x!."""
 
     name = "Poisson"
-    members = {Poisson: {"rate": 0}}
+    members = {Poisson: ("rate",)}
 
     def statistics(self, base: Distribution, value: Array, frame: Frame) -> Array:
         """Return (x,)."""
@@ -160,7 +160,7 @@ class BernoulliFamily(Family):
     """
 
     name = "Bernoulli"
-    members = {BernoulliProbs: {"probs": 0}, BernoulliLogits: {"logits": 0}}
+    members = {BernoulliProbs: ("probs",), BernoulliLogits: ("logits",)}
 
     def statistics(self, base: Distribution, value: Array, frame: Frame) -> Array:
         """Return (x, 1 - x)."""
@@ -180,7 +180,7 @@ class BinomialFamily(Family):
     """Binomial(n, p): t = (x, n - x), eta = (log p, log(1 - p)), A = 0, h = log(n choose x); n may vary by datum."""
 
     name = "Binomial"
-    members = {BinomialProbs: {"probs": 0}, BinomialLogits: {"logits": 0}}
+    members = {BinomialProbs: ("probs",), BinomialLogits: ("logits",)}
 
     def statistics(self, base: Distribution, value: Array, frame: Frame) -> Array:
         """Return (x, n - x)."""

@@ -30,7 +30,7 @@ class MultivariateNormalFamily(Family):
 
     name = "MultivariateNormal"
     hard_zeros = False
-    members = {MultivariateNormal: {"loc": 1, "scale_tril": 2}}
+    members = {MultivariateNormal: ("loc", "scale_tril")}
 
     def frame(self, value: Array) -> Frame:
         """Return mean and standard deviation over the data, column by column."""
@@ -76,7 +76,7 @@ class LowRankMultivariateNormalFamily(MultivariateNormalFamily):
     """LowRankMultivariateNormal(m, W, d): a MultivariateNormal with covariance W W' + diag(d)."""
 
     name = "LowRankMultivariateNormal"
-    members = {LowRankMultivariateNormal: {"loc": 1, "cov_factor": 2, "cov_diag": 1}}
+    members = {LowRankMultivariateNormal: ("loc", "cov_factor", "cov_diag")}
 
 
 def _precision(base: Distribution, frame: Frame) -> tuple[Array, Array]:
@@ -114,7 +114,7 @@ class CategoricalFamily(Family):
     """Categorical(p): t = one-hot(x), eta = log p (-inf where p is 0), A = 0, h = 0 (-inf outside 0..V-1)."""
 
     name = "Categorical"
-    members = {CategoricalProbs: {"probs": 1}, CategoricalLogits: {"logits": 1}}
+    members = {CategoricalProbs: ("probs",), CategoricalLogits: ("logits",)}
 
     def statistics(self, base: Distribution, value: Array, frame: Frame) -> Array:
         """Return one-hot(x)."""
@@ -134,7 +134,7 @@ class MultinomialFamily(Family):
     """Multinomial(n, p): t = x, eta = log p (-inf where p is 0), A = 0, h = log n! - sum_v log x_v!, n = sum_v x_v."""
 
     name = "Multinomial"
-    members = {MultinomialProbs: {"probs": 1}, MultinomialLogits: {"logits": 1}, ScaledCounts: {"probs": 1}}
+    members = {MultinomialProbs: ("probs",), MultinomialLogits: ("logits",), ScaledCounts: ("probs",)}
 
     def statistics(self, base: Distribution, value: Array, frame: Frame) -> Array:
         """Return the counts x."""

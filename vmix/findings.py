@@ -48,6 +48,16 @@ class Crossing(NamedTuple):
     examples: tuple[dict[str, str], ...] = ()
 
 
+def check_words(words: Any) -> None:
+    """Check that these may be the names of words.
+
+    Raises:
+        TypeError: for a text, and for what holds nothing.
+    """
+    if words is not None and (isinstance(words, str) or not np.iterable(words)):
+        raise TypeError(f"words is {words!r}; expected the names of the words, one a column")
+
+
 def topics_of(fit: Any, words: Sequence[Any] | None = None) -> list[Topics]:
     """The words of each component, of every observed site that has some.
 
@@ -59,8 +69,10 @@ def topics_of(fit: Any, words: Sequence[Any] | None = None) -> list[Topics]:
         The topics; Gibbs' are the mean of its first chain.
 
     Raises:
+        TypeError: for what holds no names.
         ValueError: for another number of names than words.
     """
+    check_words(words)
     plan = getattr(fit, "_plan", None)
     if plan is None:
         return []

@@ -17,6 +17,7 @@ from numpyro.contrib.module import nnx_module
 from vmix.checks import check_unit_interval
 
 MIN_SCALE = 1e-3
+PIXELS = ("bernoulli", "gaussian")
 _FIRST_SCALE = 0.1
 
 
@@ -216,7 +217,7 @@ def check_pixels(x: Any, pixels: str) -> None:
     Raises:
         ValueError: for an unknown likelihood, data that are not (N, D), or Bernoulli pixels outside [0, 1].
     """
-    if pixels not in ("bernoulli", "gaussian"):
+    if pixels not in PIXELS:
         raise ValueError(f'pixels must be "bernoulli" or "gaussian", found {pixels!r}')
     if x.ndim != 2:
         raise ValueError(f"x must have shape (N, D), found {x.shape}; flatten images to one row per datum")

@@ -6,6 +6,7 @@ its name, its role, its shape, its plates and its parents. The planner builds on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -59,7 +60,10 @@ class Plate(NamedTuple):
 
 @dataclass(frozen=True)
 class Site:
-    """What the planner knows of one site; shapes are those of the data the program was read with."""
+    """What the planner knows of one site; shapes are those of the data the program was read with.
+
+    Of a network, `leaves` are the places and shapes of its weights.
+    """
 
     name: str
     role: str
@@ -73,6 +77,7 @@ class Site:
     has_encoder: bool = False
     parents: tuple[str, ...] = ()
     children: tuple[str, ...] = ()
+    leaves: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def is_local(self) -> bool:
@@ -184,7 +189,7 @@ def analyse(program: Program, args: tuple) -> dict[str, Site]:
         sites[name] = _site(name, raw, plate, name in encoded, parents[name], children)
     _check_factors(sites)
     for name, raw in networks.items():
-        sites[name] = Site(name, NETWORK, raw["shape"], (), 0, "parameters", ())
+        sites[name] = Site(name, NETWORK, raw["shape"], (), 0, "parameters", (), leaves=raw["leaves"])
     return sites
 
 
@@ -285,6 +290,14 @@ def _abstract_sites(fn: Callable[..., Any], args: tuple, name: str, *, again: bo
     return found
 
 
+def leaves_of(params: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Place and shape of each array of a network's parameters, such as ("body.layers.0.kernel", (64, 128))."""
+    found = jax.tree_util.tree_flatten_with_path(params)[0]
+    return tuple(
+        (jax.tree_util.keystr(path, simple=True, separator="."), tuple(jax.numpy.shape(leaf))) for path, leaf in found
+    )
+
+
 def _refuse_state(site: dict) -> None:
     """Refuse what a network keeps besides its weights: engines run a program many times over, and in no one order."""
     leaves = jax.tree_util.tree_flatten_with_path(site["value"])[0]
@@ -297,9 +310,8 @@ def _refuse_state(site: dict) -> None:
 
 def _describe(site: dict) -> dict:
     if site["type"] == "param":
-        leaves = jax.tree.leaves(site["value"])
-        size = sum(int(leaf.size) for leaf in leaves)
-        return {"type": "param", "shape": (size,)}
+        leaves = leaves_of(site["value"])
+        return {"type": "param", "shape": (sum(math.prod(shape) for _, shape in leaves),), "leaves": leaves}
     fn = site["fn"]
     if site["scale"] is not None:
         raise ProgramError(

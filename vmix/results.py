@@ -30,6 +30,7 @@ from vmix.predicting import Predictor
 from vmix.program import ProgramError
 from vmix.pruning import LEAST, check_least, pruned
 from vmix.recipe import Stage
+from vmix.same_program import check_same_program
 from vmix.showing import fit_html, fit_text
 
 if TYPE_CHECKING:
@@ -280,10 +281,12 @@ class Fit:
         Returns:
             The path.
         """
+        from vmix.findings import check_words
         from vmix.report import compute_metrics, write_report
         from vmix.steps import bound
 
         check_path(path, "path", kind="an HTML file")
+        check_words(words)
         given = None if labels is None else np.asarray(labels)
         if not data:
             raise TypeError("report needs the data that the fit is shown on: fit.report(path, x)")
@@ -314,7 +317,8 @@ def load(folder: str | Path, *, program: Any = None) -> Fit:
 
     Raises:
         vmix.checkpoint.CheckpointCorrupt: if a file was damaged.
-        ValueError: if the program is not installed and not given, or if the folder holds no fit.
+        ValueError: if the program is not installed and not given, if its globals or networks are not those that were
+            saved, or if the folder holds no fit.
     """
     check_path(folder, "folder")
     folder = Path(folder)
@@ -334,6 +338,8 @@ def load(folder: str | Path, *, program: Any = None) -> Fit:
         plan = bare_plan(source, template, frames=frames, updates=updates, missing=missing)
         plan = replace(plan, columns=columns, reads_data=reads_data)
     with understood():
+        wrote, file = config["environment"]["versions"].get("vmix"), folder / checkpoint.MANIFEST
+        check_same_program(plan, tree["predictive"], tree["params"], where=file, wrote=wrote)
         return _remade(tree, config, plan)
 
 

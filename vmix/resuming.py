@@ -1,7 +1,8 @@
 """A fit that leaves its state in a folder as it goes, and goes on from there.
 
 What is kept is the engine's state, the history, and who it is of: program, data, engine, seed and start. The same call
-goes on where it was, to the same bits on the same device; another call is told what differs.
+goes on where it was, to the same bits on the same device; another call is told what differs. The state before the last
+one stays in `previous`, should the last one come to harm.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,9 +73,10 @@ class Keeper:
             vmix.checkpoint.CheckpointCorrupt: if a file was damaged.
         """
         self.identity = checkpoint.jsonable(identity)
-        if not (self.folder / checkpoint.MANIFEST).exists():
+        if not self._holds_one():
             return
-        config = checkpoint.load_config(self.folder)
+        with self._or_the_one_before():
+            config = checkpoint.load_config(self.folder)
         if config.get("kind") not in (_KIND, _START):
             raise ValueError(f"checkpoint={str(self.folder)!r} holds something else: give a folder of its own")
         with checkpoint.understood(self.folder / checkpoint.MANIFEST, _KIND):
@@ -98,9 +101,10 @@ class Keeper:
             ValueError: if it was kept by another version of the engine.
             vmix.checkpoint.CheckpointCorrupt: if a file was damaged.
         """
-        if not (self.folder / checkpoint.MANIFEST).exists():
+        if not self._holds_one():
             return None
-        tree, config = checkpoint.load(self.folder)
+        with self._or_the_one_before():
+            tree, config = checkpoint.load(self.folder)
         with checkpoint.understood(self.folder / checkpoint.MANIFEST, config["kind"]):
             if config["kind"] == _START:
                 self._reached = {p: Reached(v, *config["reached"][p]) for p, v in tree["reached"].items()}
@@ -110,6 +114,27 @@ class Keeper:
             self.stages = [Stage(*stage) for stage in config["stages"]]
             done, converged, stream = config["done"], config["converged"], config["stream"]
         return Kept(states, info, done, converged, self.stages, stream, config.get("nan_restarts", []))
+
+    def _holds_one(self) -> bool:
+        """Whether a state was kept: its manifest is there, or another was set aside for it."""
+        return any((folder / checkpoint.MANIFEST).exists() for folder in (self.folder, self._before))
+
+    @property
+    def _before(self) -> Path:
+        return self.folder / checkpoint.PREVIOUS
+
+    @contextmanager
+    def _or_the_one_before(self) -> Iterator[None]:
+        """Where a state is damaged, say whether the one that was kept before it is whole."""
+        try:
+            yield
+        except checkpoint.CheckpointCorrupt as error:
+            try:
+                checkpoint.load(self._before)
+            except (OSError, checkpoint.CheckpointCorrupt):
+                raise error from None
+            way_out = f"or go on from the state before it, which is whole: checkpoint={str(self._before)!r}"
+            raise checkpoint.CheckpointCorrupt(f"{error}; {way_out}") from error
 
     def recall(self, place: str, like: Any) -> Reached | None:
         """How far a part of the start had come.
@@ -174,6 +199,7 @@ class Keeper:
 
     def _save(self, tree: Mapping[str, Any], config: Mapping[str, Any], *, first: bool) -> None:
         try:
+            checkpoint.set_aside(self.folder)
             checkpoint.save(self.folder, tree, {**config, "identity": self.identity})
         except OSError as error:
             if first:

@@ -87,6 +87,9 @@ def to_arviz(fit: Fit, columns: Any = None) -> Any:
             base = label.removesuffix("_again")
             named = names is not None and base == "feature" and len(names) == size
             coords[label] = names if named else np.arange(size)
+    if names is not None and "feature" in coords and coords["feature"] is not names:
+        sizes = len(coords["feature"])
+        raise ValueError(f"columns has {len(names)} names; the data have {sizes} columns: give one for each")
     groups = {"posterior": posterior} | ({"sample_stats": _statistics(fit, posterior)} if sampled else {})
     return arviz_base.from_dict(groups, dims=dims, coords=coords)
 

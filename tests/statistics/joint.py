@@ -21,6 +21,7 @@ from benchmarks._calibration import log_densities, replay, values_of
 from vmix.conformance_case import Case
 from vmix.engine import Data, Schedule, Start
 from vmix.inference import Gibbs
+from vmix.plan import Plan
 from vmix.program import OBSERVED, as_program
 
 FALSE_ALARM = 1e-4
@@ -56,7 +57,9 @@ class Joint:
         return case
 
 
-def scores(case: Case, *, num_chains: int, num_sweeps: int, seed: int, wrong: Callable | None = None) -> dict:
+def scores(
+    case: Case, *, num_chains: int, num_sweeps: int, seed: int, wrong: Callable | None = None, chunks: int = 1
+) -> dict:
     """|z| of the chains' means of every quantity against fresh draws of the joint distribution.
 
     Args:
@@ -65,6 +68,7 @@ def scores(case: Case, *, num_chains: int, num_sweeps: int, seed: int, wrong: Ca
         num_sweeps: sweeps of a chain, each followed by fresh data.
         seed: of everything.
         wrong: spoils a state after every sweep, `(state before, state after) -> state`, to see the test fail.
+        chunks: pieces in which a sweep reads the rows, as it does from data on disk.
 
     Returns:
         Quantity to the larger |z| of two bounded functions of it; heavy tails have no moments to compare.
@@ -93,9 +97,13 @@ def scores(case: Case, *, num_chains: int, num_sweeps: int, seed: int, wrong: Ca
 
         def sweep(carry: tuple, key: Array) -> tuple[tuple, Array]:
             before, args = carry
-            state, _ = engine.step(plan, before, Data(args, None, None), Schedule(one, one))
-            state = state if wrong is None else wrong(before, state)
-            values, args = replay(case, key, template, values_of(case, state))
+            if chunks > 1:  # draws of what a row has of its own are not kept
+                state = _in_chunks(engine, plan, before, args, chunks)
+                values, args = replay(case, key, template, state.globals)
+            else:
+                state, _ = engine.step(plan, before, Data(args, None, None), Schedule(one, one))
+                state = state if wrong is None else wrong(before, state)
+                values, args = replay(case, key, template, values_of(case, state))
             return (state, args), _bounded((quantities(values) - middle) / spread)
 
         return jax.lax.scan(sweep, (state, args), jax.random.split(sweep_key, num_sweeps))[1].mean(0)
@@ -113,6 +121,15 @@ def scores(case: Case, *, num_chains: int, num_sweeps: int, seed: int, wrong: Ca
     gap = np.abs(together.mean(0) - expected.mean(0))
     z = np.where(gap == 0, 0.0, gap / np.maximum(error, 1e-12)).max(0)
     return dict(zip(names, z.tolist(), strict=True))
+
+
+def _in_chunks(engine: Gibbs, plan: Plan, state: Any, args: tuple, chunks: int) -> Any:
+    """One sweep as over data on disk: sums of each piece, then the globals."""
+    schedule, pieces = Schedule(jnp.ones(()), jnp.ones(())), np.array_split(np.arange(len(args[0])), chunks)
+    rows = [Data(tuple(array[piece] for array in args), None, None) for piece in pieces]
+    parts = [engine.reduce(plan, state, data, schedule, i) for i, data in enumerate(rows)]
+    total = jax.tree.map(lambda *parts: sum(parts[1:], parts[0]), *parts)
+    return engine.apply(plan, state, total, rows[0], schedule)[0]
 
 
 def limit(number: int) -> float:

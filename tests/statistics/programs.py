@@ -147,6 +147,33 @@ def encoded_model(x):
         numpyro.sample("x", dist.Normal(jnp.tanh(z) * jnp.array([1.0, 2.0]), 0.6).to_event(1), obs=x)
 
 
+def encoded_steps(x):
+    """A chain whose steps have latents behind a curved decoder; its encoder is far from their posterior."""
+    transition = numpyro.sample("transition", dist.Dirichlet(0.5 + jnp.eye(2)))
+    loc = numpyro.sample("loc", dist.Normal(0.0, 2.0).expand([2, 1]).to_event(2))
+    with numpyro.plate("sequences", x.shape[0]):
+        c = numpyro.sample("c", MarkovChain(jnp.array([0.3, 0.7]), transition, x.shape[1]))
+        z = numpyro.sample("z", dist.Normal(loc[c], 1.0).to_event(2))
+        numpyro.sample("x", dist.Normal(jnp.tanh(z) * jnp.array([1.0, 2.0]), 0.6).to_event(2), obs=x)
+
+
+def encoded_twice(x):
+    """Two latents behind one curved decoder, the second one drawn given the first; no class."""
+    tau = numpyro.sample("tau", dist.Gamma(3.0, 2.0))
+    with numpyro.plate("data", x.shape[0]):
+        w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+        z = numpyro.sample("z", dist.Normal(jnp.sin(2.0 * w), 1.0 / jnp.sqrt(tau)))
+        numpyro.sample("x", dist.Normal(jnp.stack([jnp.tanh(z), w * z], -1), 0.6).to_event(1), obs=x)
+
+
+def heavy_tails(x):
+    """A continuous latent of each datum without an encoder and without a closed form: NUTS moves all of them."""
+    tau = numpyro.sample("tau", dist.Gamma(3.0, 2.0))
+    with numpyro.plate("data", x.shape[0]):
+        z = numpyro.sample("z", dist.Normal(0.5, 1.0 / jnp.sqrt(tau)))
+        numpyro.sample("x", dist.StudentT(4.0, z, 0.7), obs=x)
+
+
 def with_holes(x):
     w = numpyro.sample("w", dist.Dirichlet(jnp.ones(2)))
     loc = numpyro.sample("loc", dist.Normal(0.0, 2.0).expand([2, 2]).to_event(2))
@@ -163,6 +190,25 @@ class WithEncoder:
     def guide(x):
         with numpyro.plate("data", x.shape[0]):
             numpyro.sample("z", dist.Normal(0.7 * x[:, :1], 1.2).to_event(1))
+
+
+class WithEncoderOfSteps:
+    model = staticmethod(encoded_steps)
+
+    @staticmethod
+    def guide(x):
+        with numpyro.plate("sequences", x.shape[0]):
+            numpyro.sample("z", dist.Normal(0.7 * x[..., :1], 1.2).to_event(2))
+
+
+class WithTwoEncoders:
+    model = staticmethod(encoded_twice)
+
+    @staticmethod
+    def guide(x):
+        with numpyro.plate("data", x.shape[0]):
+            numpyro.sample("w", dist.Normal(0.3 * x[:, 1], 1.1))
+            numpyro.sample("z", dist.Normal(0.7 * x[:, 0], 1.2))
 
 
 HOLES = np.where(np.arange(2 * ROWS).reshape(ROWS, 2) % 5 == 0, np.nan, PAIRS).astype(np.float32)
@@ -242,6 +288,13 @@ JOINTS: dict[str, Joint] = {
     ),
     "random effects": Joint(program=random_effects, data=(X,), updates={"tau": GAMMA, "z": NORMAL}),
     "encoder": Joint(program=WithEncoder(), data=(PAIRS,), updates={"w": DIRICHLET, "loc": NORMAL}),
+    "encoder of steps": Joint(
+        program=WithEncoderOfSteps(),
+        data=(PAIRS.reshape(2, 3, 2),),
+        updates={"transition": DIRICHLET, "loc": NORMAL},
+    ),
+    "two encoders": Joint(program=WithTwoEncoders(), data=(PAIRS,), updates={"tau": GAMMA}),
+    "NUTS of latents": Joint(program=heavy_tails, data=(X,), updates={"tau": GAMMA, "z": "NUTS"}),
     "holes": Joint(
         program=with_holes, data=(HOLES,), updates={"w": DIRICHLET, "loc": NORMAL, "tau": GAMMA}, missing=True
     ),

@@ -28,6 +28,11 @@ def test_many_sweeps_keep_the_joint_distribution(name):
     check(name, num_chains=512, num_sweeps=40)
 
 
+@pytest.mark.slow
+def test_sweeps_over_chunks_of_the_rows_keep_the_joint_distribution():
+    check("scalars", num_chains=512, num_sweeps=40, chunks=4)
+
+
 def test_programs_have_every_conditional_between_them():
     tested = {update for joint in JOINTS.values() for update in joint.updates.values()}
     shapes = [(2,), (2, 2)]

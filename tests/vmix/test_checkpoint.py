@@ -242,6 +242,43 @@ def test_a_full_disk_leaves_the_previous_checkpoint_byte_for_byte(tmp_path, monk
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("links", [True, False])
+def test_what_is_set_aside_stays_whole_while_the_next_one_is_written(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: fail())
+    for sweep in range(4):
+        checkpoint.set_aside(tmp_path)
+        checkpoint.save(tmp_path, {"loc": np.full(3, sweep)}, {"sweep": sweep})
+        assert checkpoint.load(tmp_path)[1] == {"sweep": sweep}
+    checkpoint.set_aside(tmp_path / "none")
+    tree, config = checkpoint.load(tmp_path / checkpoint.PREVIOUS)
+    assert config == {"sweep": 2} and (tree["loc"] == 2).all()
+    assert len(files(tmp_path / checkpoint.PREVIOUS)) == 2 and len(list(tmp_path.iterdir())) == 3
+
+
+def fail():
+    raise OSError(errno.EPERM, "no links here")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("function", "count"), [("fsync", 1), ("fsync", 2), ("fsync", 3), ("replace", 1)])
+def test_a_full_disk_while_setting_aside_leaves_both_checkpoints(tmp_path, monkeypatch, function, count):
+    monkeypatch.setattr(os, "link", lambda *_: fail())
+    for sweep in range(2):
+        checkpoint.set_aside(tmp_path)
+        checkpoint.save(tmp_path, {"loc": np.full(3, sweep)}, {"sweep": sweep})
+    before = files(tmp_path / checkpoint.PREVIOUS)
+    with monkeypatch.context() as patch:
+        fail_at(patch, function, count)
+        with pytest.raises(OSError, match="No space left"):
+            checkpoint.set_aside(tmp_path)
+    assert files(tmp_path / checkpoint.PREVIOUS) == before
+    assert checkpoint.load(tmp_path)[1] == {"sweep": 1}
+    checkpoint.set_aside(tmp_path)
+    assert checkpoint.load(tmp_path / checkpoint.PREVIOUS)[1] == {"sweep": 1}
+
+
+@pytest.mark.faults
 def test_a_failure_or_interrupt_after_the_rename_leaves_the_new_checkpoint_whole(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, {}, {"sweep": 1})
     with monkeypatch.context() as patch:

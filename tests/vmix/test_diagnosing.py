@@ -62,6 +62,8 @@ def test_empty_and_double_components_and_unsure_rows_are_named():
     twice = np.repeat(np.eye(2)[np.arange(40) % 2], 2, 1) / 2
     findings = {f.name: f for f in of_components(twice)}
     assert "0 and 1, 2 and 3" in findings["double components"].text and not findings["certainty"].good
+    for shares, entropy in ((sure, "0 nats, of at most 1.4."), (twice, "0.69 nats, of at most 1.4.")):  # log 2 of log 4
+        assert of_components(shares)[2].text.endswith(f"mean entropy of the responsibilities is {entropy}")
 
 
 def test_a_latent_that_carries_nothing_is_told():

@@ -152,9 +152,6 @@ def test_shapes_keep_the_size_one_data_axis(case):
     assert eta.shape[-1] == t.shape[-1]
     assert eta.shape[:-1] == log_normaliser.shape
     assert log_normaliser.shape[:2] == (K, 1)
-    for shape in family.parameter_batch_shapes(base):
-        assert np.broadcast_shapes(shape, base.batch_shape) == base.batch_shape
-        assert len(shape) < 2 or shape[1] == 1
 
 
 def derivatives(density, make, value, theta, direction):

@@ -33,6 +33,7 @@ from vmix import checkpoint
 n = int(sys.argv[2])
 while True:
     n += 1
+    checkpoint.set_aside(sys.argv[1])
     checkpoint.save(sys.argv[1], {"values": np.full(200_000, n)}, {"n": n})
 """
 
@@ -50,6 +51,9 @@ def kill_while_writing(folder, times, seed):
         tree, config = checkpoint.load(folder)
         assert (tree["values"] == config["n"]).all() and config["n"] > found
         found = config["n"]
+        if (folder / checkpoint.PREVIOUS / checkpoint.MANIFEST).exists():
+            tree, config = checkpoint.load(folder / checkpoint.PREVIOUS)
+            assert (tree["values"] == config["n"]).all() and found - 1 <= config["n"] <= found
 
 
 def _saved(folder):

@@ -40,6 +40,14 @@ def test_a_fit_of_every_version_predicts_as_it_did(kept):
     assert (fit.model_name, fit.engine_name, fit.seed) == ("GaussianMixture", "EM", 0)
 
 
+def test_a_fit_with_networks_of_every_version_encodes_as_it_did(kept):
+    folder, expected = kept
+    fit = vmix.load(folder / "deep")
+    np.testing.assert_allclose(fit.transform(expected["rows"]), expected["deep"]["codes"], atol=1e-5)
+    np.testing.assert_allclose(float(fit.score(expected["rows"])), expected["deep"]["score"], rtol=1e-4)
+    assert fit.params.keys() == {"decoder$params", "encoder$params"}
+
+
 def test_a_network_of_every_version_recognises_as_it_did(kept):
     folder, expected = kept
     found = compose.load(folder / "network").recognise(np.asarray(expected["rows"]))["groups"].value

@@ -23,6 +23,7 @@ X = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
 X[:30] += 4.0
 MODEL = GaussianMixture(num_components=2)
 ENGINE = EM(num_sweeps=12, tolerance=None)
+KILLS = 50
 
 
 def stop_at(step):
@@ -131,14 +132,39 @@ def test_a_kept_state_is_not_a_fit(stopped):
         vmix.load(stopped)
 
 
+def flip(file):
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw)
+
+
+DAMAGE = {
+    "flipped": flip,
+    "cut short": lambda file: file.write_bytes(file.read_bytes()[:-9]),
+    "gone": lambda file: file.unlink(),
+}
+
+
 @pytest.mark.faults
-def test_a_flipped_bit_is_found(stopped, tmp_path):
-    for file in stopped.iterdir():
-        raw = bytearray(file.read_bytes())
-        raw[len(raw) // 2] ^= 1
-        (tmp_path / file.name).write_bytes(raw)
-    with pytest.raises(CheckpointCorrupt):
+@pytest.mark.parametrize("pattern", ["arrays-*", checkpoint.MANIFEST])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_state_that_is_damaged_is_told_with_the_one_before_it(stopped, tmp_path, pattern, damage):
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    DAMAGE[damage](next(tmp_path.glob(pattern)))
+    told = f"or go on from the state before it, which is whole: checkpoint='{tmp_path}/previous'"
+    with pytest.raises(CheckpointCorrupt, match=told):
         vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path)
+    flip(next(tmp_path.glob("previous/arrays-*")))
+    with pytest.raises(CheckpointCorrupt, match="restore the folder from a copy, or fit again$"):
+        vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path)
+
+
+@pytest.mark.faults
+def test_the_state_before_a_damaged_one_goes_on_to_the_same_bits(stopped, alone, tmp_path):
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    flip(next(tmp_path.glob("arrays-*")))
+    assert checkpoint.load_config(tmp_path / "previous")["done"] < checkpoint.load_config(tmp_path)["done"]
+    assert_same_bits(vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=tmp_path / "previous"), alone)
 
 
 @pytest.mark.faults
@@ -220,41 +246,45 @@ def test_seconds_below_zero_are_refused(tmp_path):
 
 
 KILLED = """
-import sys, numpy as np, vmix
+import sys, time, numpy as np, vmix
 from vmix.compilation import compile_everything_quickly
 compile_everything_quickly()
 from vmix.inference import EM
 from vmix.models import GaussianMixture
-x = np.random.default_rng(0).normal(size=(4000, 8)).astype(np.float32)
-options = {"checkpoint": sys.argv[1], "checkpoint_every": 0} if sys.argv[1] else {}
-print("begun", flush=True)
-fit = vmix.fit(GaussianMixture(num_components=8), x, engine=EM(num_sweeps=600, tolerance=None), seed=0, **options)
-np.savez(sys.argv[2], objective=fit.history["objective"], **fit.posterior)
+x = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+folder, result, pause = sys.argv[1:]
+options = {"checkpoint": folder, "checkpoint_every": 0} if folder else {}
+if float(pause):  # so that no processor is fast enough to reach the end between two kills
+    options["callback"] = lambda *_: time.sleep(float(pause))
+fit = vmix.fit(GaussianMixture(num_components=4), x, engine=EM(num_sweeps=4000, tolerance=None), seed=0, **options)
+np.savez(result, objective=fit.history["objective"], **fit.posterior)
 """
 
 
 @pytest.mark.faults
 @pytest.mark.slow
-def test_a_fit_that_is_killed_again_and_again_ends_at_the_same_bits(tmp_path):
+@pytest.mark.timeout(3600)
+def test_a_fit_that_is_killed_fifty_times_ends_at_the_same_bits(tmp_path):
+    """A save after every chunk, so that many kills fall into one; each run must first have gone on by a save."""
+    folder, manifest = tmp_path / "state", tmp_path / "state" / "manifest.json"
     run = [sys.executable, "-c", KILLED]
-    subprocess.run([*run, "", str(tmp_path / "alone.npz")], check=True)
-    waits, kills = np.random.default_rng(1).uniform(0.0, 1.0, 20), 0
-    for wait in waits:
-        process = subprocess.Popen([*run, str(tmp_path / "state"), str(tmp_path / "killed.npz")])
-        while not (tmp_path / "state" / "manifest.json").exists() and process.poll() is None:
-            time.sleep(0.01)
-        before = (tmp_path / "state" / "manifest.json").stat().st_mtime_ns
-        while process.poll() is None and (tmp_path / "state" / "manifest.json").stat().st_mtime_ns == before:
-            time.sleep(0.01)  # until it has gone on by a save
+    subprocess.run([*run, "", str(tmp_path / "alone.npz"), "0"], check=True)
+
+    def saved():
+        return manifest.stat().st_mtime_ns if manifest.exists() else 0
+
+    for wait in np.random.default_rng(1).uniform(0.0, 0.5, KILLS):
+        before = saved()
+        process = subprocess.Popen([*run, str(folder), str(tmp_path / "killed.npz"), "0.01"])
+        while process.poll() is None and saved() == before:
+            time.sleep(0.005)
         time.sleep(wait)
-        if process.poll() is not None:
-            break
+        assert process.poll() is None, "it ended before it was killed"
         process.send_signal(signal.SIGKILL)
         process.wait()
-        kills += 1
-    else:
-        subprocess.run([*run, str(tmp_path / "state"), str(tmp_path / "killed.npz")], check=True)
-    assert kills > 0
+        checkpoint.load(folder)
+    assert not (tmp_path / "killed.npz").exists()
+    subprocess.run([*run, str(folder), str(tmp_path / "killed.npz"), "0"], check=True)
     alone, killed = (np.load(tmp_path / name) for name in ("alone.npz", "killed.npz"))
     for name in alone.files:
         np.testing.assert_array_equal(alone[name], killed[name])

@@ -28,8 +28,9 @@ from vmix.engine import Data, Start
 from vmix.free_energy import evaluate
 from vmix.inference import SVI
 from vmix.log_joint import guide_factors, model_sites
-from vmix.networks import check_pixels, decode, encode
+from vmix.networks import PIXELS, check_pixels, decode, encode
 from vmix.plan import bare_plan
+from vmix.same_program import check_same_program
 
 COPIES = 4
 
@@ -96,6 +97,8 @@ class VAE(Module):
         super().__init__(name=name)
         check_positive_int(latent_dim, "latent_dim")
         check_positive_int(epochs, "epochs")
+        if pixels not in PIXELS:
+            raise ValueError(f'pixels must be "bernoulli" or "gaussian", found {pixels!r}')
         if not alpha >= 0:
             raise ValueError(f"alpha must be at least 0, found {alpha!r}")
         self.program = CodedImages(latent_dim=latent_dim, hidden=tuple(hidden), pixels=pixels)
@@ -109,6 +112,14 @@ class VAE(Module):
         """The options to make this module again."""
         own = {n: getattr(self, n) for n in ("epochs", "batch_size", "alpha", "distort", "learning_rate", "name")}
         return own | {n: getattr(self.program, n) for n in ("latent_dim", "hidden", "pixels")}
+
+    def check_params(self) -> None:
+        """Refuse networks of another structure than those that are made here.
+
+        Raises:
+            ProgramError: naming what differs.
+        """
+        check_same_program(self._plan, {}, self.params or {}, where=f"module {self.name} of the saved network")
 
     def learn(self, inputs: Inputs, seed: int) -> None:
         """Climb the bound by SVI, from where the networks are."""

@@ -30,6 +30,7 @@ from vmix.families_protocol import Frame
 from vmix.log_joint import Batch, batch_terms
 from vmix.plan import Plan, bare_plan, template_of
 from vmix.program import ProgramError
+from vmix.same_program import check_same_program
 
 
 class ProgramModule(Module):
@@ -83,6 +84,7 @@ class ProgramModule(Module):
 
         Raises:
             GraphError: for another program's state.
+            ProgramError: for a program of the same name with other globals or networks.
         """
         template = template_of(settings["template"])
         frames = {n: Frame(jnp.asarray(f["shift"]), jnp.asarray(f["scale"])) for n, f in state["frames"].items()}
@@ -92,6 +94,8 @@ class ProgramModule(Module):
                 f"module {settings['name']} was saved with the program {settings['program']} sharing site "
                 f"{settings['shares']!r}; the one given has {plan.program.name} sharing {self.shares!r}"
             )
+        where = f"module {settings['name']} of the saved network"
+        check_same_program(plan, state["globals"], state["params"], where=where, draws=False)
         self._plan = plan
         self._start = jax.tree.map(jnp.asarray, Start(state["globals"], state["params"]))
         self.params = {n: np.asarray(v) for n, v in state["globals"].items()}

@@ -62,6 +62,7 @@ def load(folder: Any, *, programs: Mapping[str, ProgramModule] | None = None) ->
         CheckpointCorrupt: for a damaged folder.
         ValueError: for a folder that holds something else.
         GraphError: for a module with a program that is not given, or another one.
+        ProgramError: for networks of another structure than this version makes.
     """
     check_path(folder, "folder")
     tree, config = checkpoint.load(folder)
@@ -83,6 +84,8 @@ def _remade(tree: Any, config: Mapping[str, Any], programs: Mapping[str, Program
             module.restore(record["settings"], tree[module.name])
         elif record["upstream"]:
             module.params = tree[module.name]
+            if isinstance(module, VAE):
+                module.check_params()
         module.history = record["history"]
         modules.append(module)
     network = Network(*modules, messages=config["messages"])
