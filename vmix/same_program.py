@@ -38,7 +38,7 @@ def check_same_program(
     faults = _differences("site", saved, made)
     networks = {name: dict(plan.sites[name].leaves) for name in plan.names(NETWORK)}
     faults += _differences("network", dict.fromkeys(params, ()), dict.fromkeys(networks, ()))
-    for name in networks.keys() & params.keys():
+    for name in sorted(networks.keys() & params.keys()):
         faults += _differences(f"network {name!r}: weights", dict(leaves_of(params[name])), networks[name])
     if faults:
         more = f", and {len(faults) - 3} more" if len(faults) > 3 else ""
