@@ -1,4 +1,4 @@
-"""Pictures of `infinite_mixtures`: codes, samples of components, reconstructions, and the curves of Algorithm 1."""
+"""Pictures of `infinite_mixtures`: codes, samples of components, reconstructions, and curves."""
 
 from __future__ import annotations
 
@@ -84,6 +84,21 @@ class Album:
             ax.legend(fontsize="small")
         self._save(figure, f"{name}_curves")
 
+    def together(self, name: str, methods: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        """NMI and loss of several methods beside each other; dotted, the loss once a mixture is fitted anew."""
+        figure = Figure(figsize=(10, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for number, (method, curves) in enumerate(methods.items()):
+            epochs, colour = np.arange(1, len(curves["nmi"]) + 1), plots.colour(number)
+            left.plot(epochs, curves["nmi"], color=colour, label=method)
+            right.plot(epochs, curves["loss"], color=colour, label=method)
+            if "loss_refitted" in curves:
+                right.plot(epochs, curves["loss_refitted"], ":", color=colour, label=f"{method}, mixture fitted anew")
+        left.set(xlabel="epoch", ylabel="NMI on test images", ylim=(0, 1), title=name)
+        right.set(xlabel="epoch", ylabel="loss, nats per datum", yscale="log")
+        right.legend(fontsize="small")
+        self._save(figure, name)
+
     def _save(self, figure: Figure, name: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.folder / f"{name}.png", dpi=90)
@@ -96,6 +111,13 @@ def write_curves(path: Path, curves: Mapping[str, Sequence[float] | np.ndarray])
     rows = [[epoch, *(f"{v:.6g}" for v in row)] for epoch, row in enumerate(zip(*columns, strict=True), 1)]
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([("epoch", *curves), *rows])
+
+
+def read_curves(path: Path) -> dict[str, np.ndarray]:
+    """Curves that `write_curves` saved."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0] if name != "epoch"}
 
 
 def _embeddings(codes: np.ndarray) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks._algorithm1_run import CURVES
 from benchmarks._code_mixtures import MixtureSettings
 from benchmarks._infinite_networks import NUM_COMPONENTS, TAIL, Images, Networks
-from benchmarks._infinite_pictures import SHOWN, Album
+from benchmarks._infinite_pictures import SHOWN, Album, read_curves
 from benchmarks._recording import Case, is_recorded, load_average, record
 from vmix.metrics import accuracy, completeness, nmi
 
@@ -62,6 +62,14 @@ class Work:
     def picture_name(self, method: str) -> str:
         """The first part of the names of a method's pictures."""
         return f"infinite_mixtures_z{self.latent_dim}_{re.sub(r'[/+]', '_', method)}_{self.seed}"
+
+    def show_curves_together(self) -> None:
+        """Draw the curves of all methods that left some for this latent dimension and seed, once there are two."""
+        first, last = f"infinite_mixtures_z{self.latent_dim}_", f"_{self.seed}_curves.csv"
+        files = sorted(self.album.folder.glob(f"{first}*{last}"))
+        if len(files) > 1:
+            methods = {file.name.removeprefix(first).removesuffix(last): read_curves(file) for file in files}
+            self.album.together(f"{first}{self.seed}_curves_together", methods)
 
     def show_reconstructions(self, method: str, reconstruct: Callable[[np.ndarray], np.ndarray]) -> None:
         """Draw the first test images with what `reconstruct` makes of them."""

@@ -128,6 +128,7 @@ def _together(work: Work, method: str) -> None:
         write_curves(work.album.folder / f"{work.picture_name(method)}_curves.csv", watched)
         if work.seed == 0:
             work.album.curves(work.picture_name(method), watched)
+            work.show_curves_together()
     work.keep(case, metrics, found.seconds)
     if work.seed == 0:
         name = work.picture_name(method)
@@ -174,6 +175,7 @@ def _alternating(work: Work, method: str) -> None:
     work.keep(case, metrics | {"unsettled_mixtures": found.unsettled}, seconds)
     if work.seed == 0:
         work.album.curves(name, found.curves)
+        work.show_curves_together()
         work.album.scatter(name, method, found.codes, found.predicted)
         work.show_reconstructions(method, found.reconstruct)
 

@@ -16,7 +16,8 @@ from benchmarks import infinite_mixtures, results_table
 from benchmarks._algorithm1 import Alternation, Components
 from benchmarks._algorithm1_run import CURVES, run
 from benchmarks._infinite_networks import Images
-from benchmarks._infinite_pictures import Album
+from benchmarks._infinite_pictures import Album, read_curves, write_curves
+from benchmarks._infinite_work import Work
 from benchmarks._recording import Case, read, record
 
 SMALL = {"latent_dim": 2, "hidden": (8,), "epochs": 3, "num_components": 3, "batch_size": 20, "max_iter": 20}
@@ -158,6 +159,20 @@ def test_album_draws_codes_samples_and_curves(images, tmp_path):
     album.curves("a", {"nmi": np.array([0.1, 0.2]), "loss": np.array([3.0, 2.0])})
     names = {"a_codes.png", "a_samples.png", "a_reconstructions.png", "a_curves.png"}
     assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_curves_come_back_from_their_file_and_are_drawn_together(tmp_path):
+    album = Album(tmp_path, np.zeros(1))
+    work = SimpleNamespace(latent_dim=2, seed=1, album=album)
+    first = {"nmi": np.array([0.25, 0.5]), "loss": np.array([3.0, 2.0]), "loss_refitted": np.array([30.0, 2.5])}
+    write_curves(tmp_path / "infinite_mixtures_z2_algorithm1_soft_1_curves.csv", first)
+    for name, values in read_curves(tmp_path / "infinite_mixtures_z2_algorithm1_soft_1_curves.csv").items():
+        np.testing.assert_array_equal(values, first[name])
+    Work.show_curves_together(work)  # of one method there is nothing to compare
+    write_curves(tmp_path / "infinite_mixtures_z2_infinite_vade_1_curves.csv", {"nmi": [0.6, 0.7], "loss": [2.0, 1.0]})
+    assert not list(tmp_path.glob("*.png"))
+    Work.show_curves_together(work)
+    assert [path.name for path in tmp_path.glob("*.png")] == ["infinite_mixtures_z2_1_curves_together.png"]
 
 
 def test_page_shows_what_was_published_beside_ours(tmp_path):
