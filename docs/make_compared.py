@@ -7,7 +7,6 @@ Figures come from benchmarks/results/*.jsonl; what each case is, benchmarks/READ
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from benchmarks._recording import read  # noqa: E402
+from benchmarks.results_table import SERKET  # noqa: E402
+
 PAGE = ROOT / "docs" / "compared-with.md"
 RESULTS = ROOT / "benchmarks" / "results"
 START, END = "<!-- generated: measured -->\n", "<!-- end -->"
@@ -53,11 +56,6 @@ ROWS = (
 )
 
 
-def lines_of(benchmark: str) -> list[dict[str, Any]]:
-    """The recorded lines of a benchmark."""
-    return [json.loads(text) for text in (RESULTS / f"{benchmark}.jsonl").read_text().splitlines()]
-
-
 def ratio_of(row: Row, lines: list[dict[str, Any]]) -> tuple[float, str, str]:
     """How many times as fast vmix was, the other's variant, and the date.
 
@@ -80,7 +78,7 @@ def table() -> str:
     """The table, in Markdown."""
     made = ["| what | beside | vmix is so many times as fast | measured |", "|---|---|---:|---|"]
     for row in ROWS:
-        found, variant, date = ratio_of(row, lines_of(row.benchmark))
+        found, variant, date = ratio_of(row, read(RESULTS, row.benchmark))
         link = f"[{row.benchmark}](../benchmarks/RESULTS.md#{row.benchmark}), {date}"
         shown = f"{found:.0f}" if found >= 20 else f"{found:.2g}" if found < 1 else f"{found:.1f}"
         made.append(f"| {row.words} | {variant} | {f'**{shown}**' if found < 1 else shown} | {link} |")
@@ -89,15 +87,12 @@ def table() -> str:
 
 def accuracy_of(benchmark: str, case: str) -> str:
     """Mean, worst and number of seeds of a case, in words."""
-    found = [line["metrics"]["accuracy"] for line in lines_of(benchmark) if line["case"] == case]
+    found = [line["metrics"]["accuracy"] for line in read(RESULTS, benchmark) if line["case"] == case]
     return f"{np.mean(found):.3f} ({min(found):.3f} at worst of {len(found)} seeds)"
 
 
 def accuracies() -> str:
     """Accuracies beside those of others, in sentences."""
-    sys.path.insert(0, str(ROOT))
-    from benchmarks.results_table import SERKET
-
     serket = "; ".join(
         f"`{case}` {accuracy_of('serket', case)}, the original {before:.3f}" for case, (before, _) in SERKET.items()
     )

@@ -81,13 +81,14 @@ class InfiniteVaDE(Shown):
     @property
     def recipe(self) -> Recipe:
         """How a fit begins: with as many components as the codes ask for."""
+        wide = self.latent_dim > VIEWED and self.pretrain_epochs
         return Recipe(
             clusters="evidence",
             pretrain_epochs=self.pretrain_epochs,
             noise=self.noise,
             views=self.views,
             mixture_restarts=4,
-            viewer=replace(self, latent_dim=VIEWED) if self.latent_dim > VIEWED else None,
+            viewer=replace(self, latent_dim=VIEWED) if wide else None,
         )
 
     def check_data(self, x: Array) -> None:

@@ -105,7 +105,7 @@ def network(name: str, build: Callable[..., nnx.Module]) -> Callable[..., Any]:
 
 def _structure_of(build: Callable[..., nnx.Module]) -> tuple | None:
     """What `build` makes but for its weights; None where that is not sure, or there is more than weights."""
-    if not isinstance(build, partial):
+    if not (isinstance(build, partial) and isinstance(build.func, type)):  # a function may read what changes
         return None
     try:
         return _structure(build.func, build.args, tuple(sorted(build.keywords.items())))

@@ -40,9 +40,9 @@ FACTOR = "factor"
 GLOBAL_FACTOR = "global factor"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
-    """A generative `model(*data)` and, where a latent has an encoder, a `guide(*data)`."""
+    """A generative `model(*data)` and, where a latent has an encoder, a `guide(*data)`; equal to itself alone."""
 
     model: Callable[..., Any]
     guide: Callable[..., Any] | None

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 import jax
 from jax import Array
 
+from vmix.door import prepare
 from vmix.engine import Data, Start
 from vmix.mixture_start import FIRST_SWEEPS, MIXTURE_ON_CODES, components_of_classes, fit_mixture
 from vmix.plan import Plan, make_plan
 from vmix.pretraining import first_values, pretrain
-from vmix.program import NETWORK, ProgramError, as_program
+from vmix.program import NETWORK, Program, ProgramError, as_program
 from vmix.recipe import SILENT, Reached, Recipe, Stage, Watch
 from vmix.settling import settle, settle_epochs
 
@@ -25,18 +25,23 @@ from vmix.settling import settle, settle_epochs
 def recipe_of(plan: Plan, choice: Recipe | str | None) -> Recipe:
     """The recipe asked for, or that of the program with the clustering of this name, or the program's own."""
     own = getattr(plan.program.source, "recipe", None)
-    default = own if isinstance(own, Recipe) else Recipe()
-    if choice is None:
-        return default
-    if isinstance(choice, str):
-        return Recipe(**{**default.__dict__, "clusters": choice})
-    return choice
+    recipe = own if isinstance(own, Recipe) else Recipe()
+    if isinstance(choice, Recipe):
+        recipe = choice
+    elif choice is not None:
+        recipe = replace(recipe, clusters=choice)
+    if recipe.viewer is None:
+        return recipe
+    try:
+        return replace(recipe, viewer=as_program(recipe.viewer))  # one program for all restarts
+    except TypeError as error:
+        raise TypeError(f"Recipe(viewer=...): {error}") from None
 
 
 def describe(plan: Plan, recipe: Recipe) -> list[str]:
     """The stages that a start will go through, one line each."""
     trained = pretrains(plan, recipe)
-    if recipe.viewer is not None and trained:
+    if _has_viewer(recipe) and trained:
         name = as_program(recipe.viewer).name
         lines = [f"viewer ({name}): {line}" for line in describe(plan, _of_viewer(recipe))]
         lines += [_describe_training(recipe, 1), "components of the viewer's classes on the codes"]
@@ -84,10 +89,11 @@ def check_recipe(plan: Plan, recipe: Recipe) -> None:
         ProgramError: for views, a viewer, copies or moves where no mixture is fitted to codes.
     """
     for option, usual in (("views", 1), ("viewer", None), ("copies", 0), ("mixture_moves", 0)):
-        asked = getattr(recipe, option) != usual
-        if asked and not pretrains(plan, recipe):
+        asked = getattr(recipe, option)
+        if asked != usual and not pretrains(plan, recipe):
+            shown = as_program(asked).name if option == "viewer" else asked
             raise ProgramError(
-                f"Recipe({option}={getattr(recipe, option)}) is for codes of encoders that are trained first; program "
+                f"Recipe({option}={shown}) is for codes of encoders that are trained first; program "
                 f"{plan.program.name} has no latent with an encoder and components, or pretrain_epochs=0: leave it out"
             )
 
@@ -108,12 +114,12 @@ def make_start(
         The start, and what each stage did.
     """
     check_recipe(plan, recipe)
-    if recipe.viewer is not None:
+    if _has_viewer(recipe):
         return _start_from_viewer(plan, data, recipe, key=key, watch=watch)
     keys = _keys(key)
     stages: list[Stage] = []
     starts: list[Start] = []
-    views = recipe.views if pretrains(plan, recipe) else 1
+    views = recipe.views if pretrains(plan, recipe) and recipe.clusters != "prior" else 1
     for i in range(views):
         # the first view draws as it would alone
         draw_key, train_key = (k if i == 0 else jax.random.fold_in(k, i) for k in (keys["draw"], keys["train"]))
@@ -139,7 +145,7 @@ def _start_from_viewer(
 ) -> tuple[Start, list[Stage]]:
     """The viewer's start, an encoder of the program's own, and components of the viewer's classes on its codes."""
     keys = _keys(key)
-    looking = _plan_of_viewer(plan, recipe.viewer)
+    looking = _plan_of_viewer(plan, as_program(recipe.viewer))
     look_key = jax.random.fold_in(key, 1)
     seen, stages = make_start(looking, data, _of_viewer(recipe), key=look_key, watch=watch.at("viewer"))
     stages = [stage._replace(name=f"viewer: {stage.name}") for stage in stages]
@@ -151,19 +157,24 @@ def _start_from_viewer(
     return start, [*stages, stage, *settled]
 
 
+def _has_viewer(recipe: Recipe) -> bool:
+    """Whether another program finds the classes; globals drawn from their prior need none."""
+    return recipe.viewer is not None and recipe.clusters != "prior"
+
+
 def _of_viewer(recipe: Recipe) -> Recipe:
     """What the viewer goes through: its networks are not trained further."""
     return replace(recipe, viewer=None, settle_steps=0)
 
 
 @lru_cache(maxsize=4)
-def _plan_of_viewer(plan: Plan, viewer: Any) -> Plan:
+def _plan_of_viewer(plan: Plan, viewer: Program) -> Plan:
     """The plan of a viewer, from the rows that the program's own plan keeps.
 
     Raises:
         ProgramError: if its classes are others than the program's.
     """
-    looking = make_plan(viewer, plan.template, key=jax.random.key(0), missing=plan.missing)
+    looking = make_plan(prepare(viewer, plan.template), plan.template, key=jax.random.key(0), missing=plan.missing)
     if looking.layout.discrete != plan.layout.discrete:
         raise ProgramError(
             f"Recipe(viewer=...) has the discrete sites {looking.layout.discrete}, program {plan.program.name} has "

@@ -71,6 +71,19 @@ def test_a_gradient_flows_to_weights_that_are_given():
     assert all(np.abs(leaf).max() > 0.0 for leaf in jax.tree.leaves(grads))
 
 
+def test_a_function_that_reads_what_changes_is_called_each_time():
+    width = [3]
+
+    def build(*, rngs):
+        return MLP((2, width[0]), rngs=rngs)
+
+    made = partial(build)
+    assert once(made)[1].shape == (4, 3)
+    width[0] = 5
+    weights, _ = once(made)
+    assert once(made, weights)[1].shape == (4, 5)
+
+
 def test_what_keeps_more_than_weights_or_takes_arrays_is_made_each_time():
     weights, _ = once(partial(MLP, (2, 3)))
     noisy = once(partial(Noisy, (2, 3)), weights)[1]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import vmix
-from vmix import mixture_start
+from vmix import mixture_start, pretraining
 from vmix.door import prepare
 from vmix.engine import Data, Start
 from vmix.inference import EM
@@ -16,9 +16,9 @@ from vmix.metrics import accuracy
 from vmix.mixture_start import _classes, components_of_classes, mixture_batch
 from vmix.models import GaussianMixture, InfiniteVaDE, VaDE
 from vmix.plan import make_plan
-from vmix.program import ProgramError
+from vmix.program import ProgramError, as_program
 from vmix.recipe import Recipe
-from vmix.starting import _plan_of_viewer, describe
+from vmix.starting import _plan_of_viewer, describe, recipe_of
 
 KEY = jax.random.key(0)
 MODEL = VaDE(num_components=3, latent_dim=6, hidden=(8,), covariance="diagonal")
@@ -47,7 +47,7 @@ def of_labels(plan, data, labels):
 def test_components_on_wide_codes_are_those_of_the_viewers_classes(deep, monkeypatch):
     """Also where both look at a sample of the rows: it is the same one."""
     plan, data, labels = deep
-    looking = _plan_of_viewer(plan, RECIPE.viewer)
+    looking = _plan_of_viewer(plan, as_program(RECIPE.viewer))
     seen = of_labels(looking, data, labels)
     rows = mixture_batch(looking, data, seen, key=KEY)
     np.testing.assert_array_equal(np.asarray(_classes(looking, seen, rows)).argmax(1), labels)
@@ -72,13 +72,54 @@ def test_stages_name_the_viewer(deep):
 def test_a_viewer_with_other_classes_is_refused(deep):
     plan, _, _ = deep
     with pytest.raises(ProgramError, match=r"has the discrete sites \(\('c', 4\).*same record with another latent_dim"):
-        _plan_of_viewer(plan, replace(MODEL, num_components=4))
+        _plan_of_viewer(plan, as_program(replace(MODEL, num_components=4)))
 
 
 def test_a_viewer_without_an_encoder_to_start_is_refused():
     x = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32)
     with pytest.raises(ProgramError, match=r"Recipe\(viewer=.*is for codes of encoders that are trained first"):
         vmix.fit(GaussianMixture(num_components=2), x, engine=EM(), seed=0, init=Recipe(viewer=MODEL))
+
+
+@pytest.fixture
+def quickly(deep, monkeypatch):
+    """Names of the stages of a fit with a short autoencoder."""
+    monkeypatch.setattr(pretraining, "MIN_PRETRAIN_STEPS", 1)
+    _, data, _ = deep
+
+    def stages(model, init=None):
+        engine = EM(num_sweeps=1, tolerance=None)
+        fit = vmix.fit(model, np.asarray(data.args[0]), engine=engine, seed=0, init=init, progress=False)
+        return [stage["name"] for stage in fit.history["stages"]]
+
+    return stages
+
+
+WIDE = InfiniteVaDE(truncation=4, latent_dim=11, hidden=[8], pretrain_epochs=1, views=1)  # a list cannot be hashed
+
+
+def test_a_viewer_settles_what_it_left_open_on_the_data(quickly):
+    recipe = Recipe(viewer=VaDE(num_components=3, latent_dim=2), pretrain_epochs=1, mixture_restarts=1, settle_steps=0)
+    named = ["viewer: autoencoder", "viewer: mixture on codes", "autoencoder", "mixture on codes"]
+    assert quickly(MODEL, recipe) == named
+    assert quickly(WIDE, replace(WIDE.recipe, mixture_restarts=1, settle_steps=0)) == named
+
+
+def test_where_nothing_is_looked_for_there_is_no_viewer(quickly):
+    """Globals drawn from their prior, and networks that are not trained first."""
+    assert quickly(WIDE, "prior") == ["autoencoder"]
+    assert quickly(replace(WIDE, pretrain_epochs=0)) == ["mixture on codes"]
+
+
+def test_what_is_no_program_is_refused_as_a_viewer(deep):
+    with pytest.raises(TypeError, match=r"Recipe\(viewer=...\): program must be a NumPyro function"):
+        recipe_of(deep[0], Recipe(viewer=3))
+
+
+def test_all_restarts_share_the_viewers_plan(deep):
+    plan, _, _ = deep
+    recipe = recipe_of(plan, RECIPE)
+    assert _plan_of_viewer(plan, recipe.viewer) is _plan_of_viewer(plan, as_program(recipe.viewer))
 
 
 def test_infinite_vade_has_a_viewer_where_its_codes_are_wide():
