@@ -1,4 +1,4 @@
-"""The peers of `deep_steps`: the same networks and bound in NumPyro's own SVI, and by hand in PyTorch."""
+"""The peers of `deep_steps`: the same networks and bound in NumPyro's own SVI, by hand in PyTorch, and in ClustPy."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import numpyro
 import optax
 from numpyro.infer import SVI, Trace_ELBO
 
+from benchmarks import _deep_steps_clustpy as clustpy
 from vmix.door import prepare
 from vmix.models import VAE
 
@@ -30,8 +31,11 @@ def installed(case: str) -> dict[str, Callable]:
         makers[f"NumPyro {numpyro.__version__}, SVI.update in a scan"] = by_numpyro
     if importlib.util.find_spec("torch"):
         makers[f"PyTorch {importlib.metadata.version('torch')}, by hand, fused Adam"] = by_torch
+        makers[f"PyTorch {importlib.metadata.version('torch')}, by hand, fused Adam, bfloat16"] = by_torch_in_bfloat16
     else:
         print("PyTorch is left out: not installed")
+    if case == "vade":
+        makers |= clustpy.installed()
     return makers
 
 
@@ -63,7 +67,14 @@ def by_numpyro(case: str, settings: Settings, x: np.ndarray, seed: int) -> Calla
     return advance
 
 
-def by_torch(case: str, settings: Settings, x: np.ndarray, seed: int) -> Callable[[int], float]:
+def by_torch_in_bfloat16(case: str, settings: Settings, x: np.ndarray, seed: int) -> Callable[[int], float]:
+    """The same under PyTorch's autocast: matrix products in bfloat16, weights and densities in float32."""
+    return by_torch(case, settings, x, seed, in_bfloat16=True)
+
+
+def by_torch(
+    case: str, settings: Settings, x: np.ndarray, seed: int, *, in_bfloat16: bool = False
+) -> Callable[[int], float]:
     """PyTorch as its users write it: `nn.Sequential`, fused Adam, rows drawn by a permutation."""
     import torch
 
@@ -77,12 +88,15 @@ def by_torch(case: str, settings: Settings, x: np.ndarray, seed: int) -> Callabl
     data = torch.from_numpy(x)
 
     def loss_of(rows: torch.Tensor) -> torch.Tensor:
-        loc, raw = heads(encoder(rows)).chunk(2, -1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
+            loc, raw = heads(encoder(rows)).float().chunk(2, -1)
         scale = torch.nn.functional.softplus(raw) + 1e-4
         z = loc + scale * torch.randn_like(loc)
         entropy = torch.log(scale).sum(-1) + 0.5 * settings.latent_dim * (1 + math.log(2 * math.pi))
         before = prior(z) if prior is not None else -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
-        pixels = torch.nn.functional.binary_cross_entropy_with_logits(decoder(z), rows, reduction="none").sum(-1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
+            logits = decoder(z).float()
+        pixels = torch.nn.functional.binary_cross_entropy_with_logits(logits, rows, reduction="none").sum(-1)
         return (pixels - before - entropy).mean()
 
     def advance(steps: int) -> float:

@@ -1,8 +1,10 @@
-"""hmmlearn and dynamax on the sequences of `_hmm_em`: each form is (advance a round, its values, what was chosen).
+"""hmmlearn, dynamax and pomegranate on the sequences of `_hmm_em`: (advance a round, its values, what was chosen).
 
 hmmlearn (0.3): scaled or logarithmic recursions in C++, float64, its sweep called as its own loop does, with one or two
 BLAS threads. dynamax (1.0): its `fit_em` body compiled once, on all sequences by vmap as its documentation does;
-float32. Its priors cannot be switched off, so they are made as flat as floats allow.
+float32. Its priors cannot be switched off, so they are made as flat as floats allow. pomegranate (1.1, on PyTorch):
+its sweep called as in its own loop, float32, one and two threads; its chain may end after any step, which costs it one
+step in T, and the rows of its transitions are made to sum to one for the judge.
 """
 
 from __future__ import annotations
@@ -24,7 +26,11 @@ Values = dict[str, np.ndarray]
 Form = tuple[Callable[[], None], Callable[[], Values], dict[str, float]]
 THREADS = (1, 2)
 # what dynamax imports besides itself
-NEEDS = {"hmmlearn": ("hmmlearn",), "dynamax": ("dynamax", "tensorflow_probability", "fastprogress")}
+NEEDS = {
+    "hmmlearn": ("hmmlearn",),
+    "dynamax": ("dynamax", "tensorflow_probability", "fastprogress"),
+    "pomegranate": ("torch", "pomegranate", "apricot"),
+}
 FLAT = 1e-6
 NAMES = ("initial", "transition", "loc", "covariance")
 
@@ -45,6 +51,10 @@ def forms(name: str, settings: Settings, x: np.ndarray, start: dict[str, np.ndar
     """The forms of a peer, of which the fastest counts."""
     if name.startswith("dynamax"):
         yield dynamax_form(settings, x, start)
+        return
+    if name.startswith("pomegranate"):
+        for threads in THREADS:
+            yield pomegranate_form(settings, x, start, threads)
         return
     for implementation in ("log", "scaling"):
         for threads in THREADS:
@@ -140,3 +150,40 @@ def dynamax_form(settings: Settings, x: np.ndarray, start: dict[str, np.ndarray]
         return dict(zip(NAMES, (np.asarray(value, np.float64) for value in found), strict=True))
 
     return advance, values, {}
+
+
+def pomegranate_form(settings: Settings, x: np.ndarray, start: dict[str, np.ndarray], threads: int) -> Form:
+    """pomegranate's dense model with a number of PyTorch's threads, all sequences in one batch."""
+    import torch
+    from pomegranate.distributions import Normal
+    from pomegranate.hmm import DenseHMM
+
+    kind = {"diagonal": "diag", "full": "full"}[settings.covariance]
+    shapes = zip(np.float32(start["loc"]), np.float32(_variances(settings, start)), strict=True)
+    model = DenseHMM(
+        [Normal(loc, variance, covariance_type=kind) for loc, variance in shapes],
+        edges=np.float32(start["transition"] * (1 - 1 / x.shape[1])),
+        starts=np.float32(start["initial"]),
+        ends=np.full(settings.num_components, 1 / x.shape[1], np.float32),
+    )
+    data = torch.tensor(x, dtype=torch.float32)
+
+    def advance() -> None:
+        torch.set_num_threads(threads)
+        for _ in range(settings.sweeps):
+            model.summarize(data)
+            model.from_summaries()
+
+    def values() -> Values:
+        edges = np.exp(model.edges.detach().double().numpy())
+        covariances = np.stack([part.covs.detach().double().numpy() for part in model.distributions])
+        if settings.covariance == "diagonal":
+            covariances = np.stack([np.diag(variance) for variance in covariances])
+        return {
+            "initial": np.exp(model.starts.detach().double().numpy()),
+            "transition": edges / edges.sum(1, keepdims=True),
+            "loc": np.stack([part.means.detach().double().numpy() for part in model.distributions]),
+            "covariance": covariances,
+        }
+
+    return advance, values, {"threads": threads}

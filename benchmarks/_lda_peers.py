@@ -1,9 +1,10 @@
-"""tomotopy and scikit-learn on the documents of `lda`, with the priors and options that each documents as its default.
+"""tomotopy, scikit-learn and gensim on the documents of `lda`, with priors and options that each has by default.
 
 tomotopy (0.14): collapsed Gibbs in C++, alpha 0.1 and eta 0.01 at first, alpha fitted again every 10 sweeps; one or two
 workers, the faster counts. scikit-learn (1.9): variational Bayes, priors 1 / K, online in batches of 128 documents or
 on all of them, float64, one process and one BLAS thread; a batch sweep is called as the loop of its `fit` does, for
-`fit` itself cannot be stopped and resumed. The topics of both are smoothed by their priors.
+`fit` itself cannot be stopped and resumed. gensim (4.4): online variational Bayes in chunks of 2,000 documents, priors
+1 / K, float32, BLAS at its own thread count. The topics of all are smoothed by their priors.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ WORKERS = (1, 2)
 def variants() -> tuple[str, ...]:
     """The peers at hand, with their versions; one that is not is named on the screen."""
     sklearn = f"scikit-learn {metadata.version('scikit-learn')}"
-    found = (f"{sklearn}, online", f"{sklearn}, batch")
-    if util.find_spec("tomotopy") is None:
-        print("tomotopy is left out: not installed")
-        return found
-    return (f"tomotopy {metadata.version('tomotopy')}", *found)
+    found = [f"{sklearn}, online", f"{sklearn}, batch"]
+    for name, place in (("tomotopy", 0), ("gensim", len(found) + 1)):
+        if util.find_spec(name) is None:
+            print(f"{name} is left out: not installed")
+        else:
+            found.insert(place, f"{name} {metadata.version(name)}")
+    return tuple(found)
 
 
 def contestants(corpus: Corpus, num_components: int, seed: int) -> list[list[Contestant]]:
@@ -42,6 +45,8 @@ def contestants(corpus: Corpus, num_components: int, seed: int) -> list[list[Con
         build = (variant, corpus, num_components, seed)
         if variant.startswith("tomotopy"):
             forms.append([Tomotopy(*build, workers=workers) for workers in WORKERS])
+        elif variant.startswith("gensim"):
+            forms.append([Gensim(*build)])
         else:
             forms.append([Batch(*build)] if variant.endswith("batch") else [Online(*build)])
     return forms
@@ -122,3 +127,42 @@ class Batch(Online):
         with threadpool_limits(1):
             self.model._em_step(self.counts, total_samples=self.counts.shape[0], batch_update=True)
         return 1.0
+
+
+class Gensim(Contestant):
+    """The loop of `LdaModel.update`, a chunk at a time: its chunks, its decaying weight of what is new."""
+
+    def __init__(self, variant: str, corpus: Corpus, num_components: int, seed: int) -> None:
+        from gensim.models import LdaModel
+
+        super().__init__(variant)
+        began = time.perf_counter()
+        counts = corpus.train
+        self.documents = [
+            list(zip(counts.indices[first:last].tolist(), counts.data[first:last].tolist(), strict=True))
+            for first, last in zip(counts.indptr[:-1], counts.indptr[1:], strict=True)
+        ]
+        words = {word: str(word) for word in range(counts.shape[1])}
+        self.model = LdaModel(num_topics=num_components, id2word=words, random_state=seed)
+        self.model.state.numdocs = len(self.documents)
+        self.first, self.passes = 0, 0
+        self.seconds_before = time.perf_counter() - began
+
+    def advance(self) -> float:
+        """One chunk."""
+        from gensim.models.ldamodel import LdaState
+
+        model = self.model
+        chunk = self.documents[self.first : self.first + model.chunksize]
+        found = LdaState(model.eta, model.state.sstats.shape, model.dtype)
+        model.do_estep(chunk, found)
+        steps = model.offset + self.passes + model.num_updates / model.chunksize
+        model.do_mstep(steps**-model.decay, found, self.passes > 0)
+        self.first += len(chunk)
+        if self.first == len(self.documents):
+            self.first, self.passes = 0, self.passes + 1
+        return len(chunk) / len(self.documents)
+
+    def phi(self) -> np.ndarray:
+        """The means of the topics' Dirichlet distributions."""
+        return np.asarray(self.model.get_topics(), np.float64)

@@ -1,4 +1,4 @@
-"""How fast is a training step of a VAE and of VaDE? vmix against NumPyro and PyTorch by hand, interleaved in one run.
+"""How fast is a training step of a VAE and of VaDE? vmix against NumPyro, PyTorch and ClustPy, interleaved in one run.
 
 Every contestant takes a few steps a round, in turn: 784-500-500-2000-10 and back, minibatches of 256, Adam at a
 constant rate. All minimise the same bound, so the mean bound of the last round stands beside the time. Peers that are
@@ -103,7 +103,8 @@ def compare(case: str, settings: Settings, seed: int, *, folder: Path) -> None:
             for other, peer in list(who.items())[1:]:
                 # round by round, so that a drift of the machine's load cancels
                 ratio = float(np.median(np.array(peer.seconds[1:]) / timings))
-                metrics["times_faster_than_" + other.split()[0].lower()] = ratio
+                name = other.split()[0].lower() + ("_bfloat16" if other.endswith("bfloat16") else "")
+                metrics[f"times_faster_than_{name}"] = ratio
         record(cases[variant], metrics, sum(contestant.seconds), folder)
         print(f"{case}  {variant}", "  ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
 
