@@ -323,9 +323,9 @@ def _npz(file: Path) -> Iterator[dict[str, Callable[[int], np.ndarray]]]:
         with zipfile.ZipFile(file) as archive:
             read = partial(_npz_member, archive, file)
             yield {info.filename.removesuffix(".npy"): partial(read, info) for info in archive.infolist()}
-    except ValueError:
-        raise
     except Exception as error:  # zipfile raises half a dozen kinds for a damaged archive
+        if isinstance(error, ValueError) and not isinstance(error, UnicodeError):  # ours; the other is a damaged name
+            raise
         raise _bad(file, f"damaged .npz ({error})", "a file by np.savez: get it again") from error
 
 

@@ -13,7 +13,7 @@ from vmix import checkpoint
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")]
 ROOT = Path(__file__).resolve().parents[2]
 HELD = """
-import re, resource, sys
+import re, resource, sys, time
 import numpy as np
 import vmix
 from vmix.compilation import compile_everything_quickly
@@ -22,6 +22,7 @@ from vmix.inference import EM, Gibbs
 from vmix.models import GaussianMixture
 
 def hold(kind, field, megabytes):
+    time.sleep(1.0)  # XLA gives a sweep's memory back a moment after its results
     used = int(re.search(field + r":\\s+(\\d+)", open("/proc/self/status").read()).group(1)) << 10
     resource.setrlimit(kind, (used + (megabytes << 20), resource.RLIM_INFINITY))
 """
