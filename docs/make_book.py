@@ -1,8 +1,10 @@
 """Build the book: a static site in build/site, which opens without a network.
 
-    python docs/make_book.py            the site, and its links, addresses and spelling checked (half a minute)
-    python docs/make_book.py --run      the code blocks of every page are run first (the slow tests of the pages), and
-                                        the commands whose screens docs/command-line.md shows
+    python docs/make_book.py                 runs every code block, the microscope's notebook and the commands whose
+                                             screens docs/command-line.md shows, compares models' pages and diagrams
+                                             with the plans, then makes the site and checks its links, addresses and
+                                             spelling
+    python docs/make_book.py --pages-only    the site and its checks alone, while a page is written (half a minute)
 
 The pages are gathered in build/pages with what Markdown readers differ in made equal: links that leave docs/ lead to
 the page that the site has in their place, formulas become MathML, lists and tables get the empty line before them.
@@ -43,6 +45,8 @@ FENCE = re.compile(r"^(```+).*?^\1$", re.M | re.S)
 # What a reader should never see: bullets, rows of tables, fences, formulas' dollars, links' brackets, half of a merge.
 LEFT_OVER = re.compile(r"^(?:[-*] |>>> |\||```|~~~)|\$\$|\]\(|^(?:<{7}|={7}|>{7})", re.M)
 UNREAD = {"code", "pre", "script", "style", "svg", "title"}
+# The tests that run what the pages show.
+SHOWN = ["tests/house/test_docs.py", "tests/house/test_readme.py", "tests/house/test_model_pages.py"]
 BUNDLE = re.compile(r'(<script src="[^"]*assets/javascripts/bundle\.[^"]*"></script>)')
 FROM_DISK = """if (location.protocol === "file:") {
   const started = window.Worker, text = %s;
@@ -256,19 +260,23 @@ def misspelt() -> str:
 
 
 def run_blocks() -> None:
-    """Run the code blocks of all pages, as the slow tests do."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "slow or not slow", "tests/house/test_docs.py"]
-    for words in (command, [sys.executable, str(DOCS / "make_screens.py")]):
+    """Run all that the pages show: code blocks and the notebook, plans and diagrams, commands.
+
+    Raises:
+        SystemExit: if one fails.
+    """
+    blocks = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "slow or not slow", *SHOWN]
+    for words in (blocks, [sys.executable, str(DOCS / "make_screens.py")]):
         done = subprocess.run(words, cwd=ROOT)
         if done.returncode:
-            raise SystemExit(done.returncode)
+            raise SystemExit(f"{' '.join(words[1:])}: what a page shows does not run")
 
 
 def main() -> None:
     """Build the book and check it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", action="store_true", help="run the code blocks of every page first")
-    if parser.parse_args().run:
+    parser.add_argument("--pages-only", action="store_true", help="run none of what the pages show")
+    if not parser.parse_args().pages_only:
         run_blocks()
     gather()
     build()

@@ -70,10 +70,36 @@ def test_every_page_has_its_place_in_the_site():
     assert pages - set(placed) == set()
 
 
+@pytest.mark.parametrize("block", ["1 + 1", "1 / 0"])
+def test_a_code_block_that_fails_fails_the_build(make_book, monkeypatch, tmp_path, block):
+    (tmp_path / "test_blocks.py").write_text(f"def test_block():\n    {block}\n")
+    (tmp_path / "make_screens.py").write_text("")
+    monkeypatch.setattr(make_book, "SHOWN", [str(tmp_path / "test_blocks.py")])
+    monkeypatch.setattr(make_book, "DOCS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["make_book.py"])
+    reached = []
+    monkeypatch.setattr(make_book, "gather", lambda: reached.append(True) or sys.exit("built"))
+    with pytest.raises(SystemExit, match="built" if block == "1 + 1" else "does not run"):
+        make_book.main()
+    assert bool(reached) == (block == "1 + 1")
+
+
+def test_the_build_runs_the_blocks_of_every_page(make_book):
+    """The tests that it runs are there, and take the pages from where the build does."""
+    from tests.house import test_docs, test_readme
+
+    assert {test.split("/")[-1] for test in make_book.SHOWN} >= {"test_docs.py", "test_readme.py"}
+    assert all((ROOT / test).is_file() for test in make_book.SHOWN)
+    built = {path for path in DOCS.rglob("*.md") if "```python" in path.read_text()}
+    ran = {page for page in test_docs.PAGES if "```python" in page.read_text()}
+    assert {path for path in built - ran if path.parent.name != "decisions"} == set()
+    assert test_readme.README in {ROOT / path for path in make_book.OUTSIDE}
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("zensical") is None, reason='needs the extra "docs"')
 def test_book_builds_without_a_warning():
-    done = subprocess.run([sys.executable, "docs/make_book.py"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "docs/make_book.py", "--pages-only"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
