@@ -104,7 +104,7 @@ def run(command: str, folder: Path) -> tuple[str, str]:
     return command, done.stdout + (f"[exit {done.returncode}]\n" if done.returncode else "")
 
 
-def typed(keys: list[tuple[str, str]], folder: Path, *, seconds: float = 120.0) -> str:
+def typed(keys: list[tuple[str, str]], folder: Path, *, seconds: float = 600.0) -> str:
     """What a terminal shows in which bash is given these keys.
 
     Args:

@@ -99,7 +99,8 @@ def test_the_build_runs_the_blocks_of_every_page(make_book):
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("zensical") is None, reason='needs the extra "docs"')
 def test_book_builds_without_a_warning():
-    done = subprocess.run([sys.executable, "docs/make_book.py", "--pages-only"], cwd=ROOT, capture_output=True, text=True)
+    words = [sys.executable, "docs/make_book.py", "--pages-only"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
