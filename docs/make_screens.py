@@ -134,7 +134,7 @@ def typed(keys: list[tuple[str, str]], folder: Path, *, seconds: float = 600.0) 
     finally:
         os.close(terminal)  # bash hangs up
         os.waitpid(child, 0)
-    return on_screen(received).replace(str(folder), "~")
+    return on_screen(received).replace(str(folder), "~").removesuffix("\n$ ")
 
 
 def on_screen(received: bytes) -> str:

@@ -116,5 +116,5 @@ def test_formulas_become_mathml_that_markdown_leaves_alone(make_book):
     pytest.importorskip("latex2mathml")
     text = "A mean of\n$\\mathrm{loc}_k$ and $a_b$, `$x$`.\n\n$$\nx_n \\sim p\n$$\n"
     found = make_book.portable(text, DOCS / "a.md", Path("a.md"), {})
-    assert found.count("<math") == 3 and "`$x$`" in found and '<div class="formula">' in found
+    assert found.count("<math") == 3 and "`$x$`" in found and '<div class="formula" tabindex="0">' in found
     assert "_" not in found and "\n<math" not in found
