@@ -132,6 +132,8 @@ def _linked(match: re.Match, path: Path, home: Path, known: dict[Path, Path]) ->
         inside = [page for page in known if page.parent == found and page.suffix == ".md"]
         found = min(inside, default=found)
     if found not in known:
+        if not found.exists():
+            raise SystemExit(f"{path.relative_to(ROOT)} leads to {target}, which is not there")
         return words
     there = os.path.relpath(known[found], home.parent)
     return f"{mark}[{words}]({there}{'#' + anchor if anchor else ''})"

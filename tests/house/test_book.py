@@ -28,6 +28,11 @@ def test_links_that_leave_docs_lead_to_the_pages_of_the_site(make_book):
     assert found == "[one](../readme.md#use-it), [two](../b.md), three, [four](https://a.org)\n"
 
 
+def test_a_link_to_nothing_ends_the_build(make_book):
+    with pytest.raises(SystemExit, match="docs/a.md leads to not-there.md#x, which is not there"):
+        make_book.portable("[one](not-there.md#x)\n", DOCS / "a.md", Path("a.md"), {})
+
+
 def test_lists_and_tables_get_room_and_code_is_left_alone(make_book):
     text = "So:\n- a\n- b\n\n```text\nx:\n- $a$\n```\nAnd\n| a |\n|---|\n"
     found = make_book.portable(text, DOCS / "a.md", Path("a.md"), {})
