@@ -8,7 +8,8 @@
     c_n    ~ Categorical(w)
     x_n    ~ Normal(loc_c, 1 / sqrt(tau_c))    or    MultivariateNormal(loc_c, P_c^-1)
 
-Source: Sethuraman (1994); Ishwaran and James (2001), equation 2 (the sticks), truncated as there.
+Source: Sethuraman (1994); Ishwaran and James (2001), the sticks, truncated as there; Bishop (2006), equation 9.23, the
+responsibilities.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@
 The lines with u are those of a relaxation: c then has a relaxed one-hot vector y_n of its own, by which z mixes the
 components.
 
-Source: Dilokthanakul et al. (2016), equation 3 (the bound), whose four terms the tests write out; for the relaxations
-Jang, Gu and Poole (2017), and Maddison, Mnih and Teh (2017), equation 10 (the relaxed density).
+Source: Dilokthanakul et al. (2016), section 3.2 (the bound), whose four terms the tests write out; for the relaxations
+Jang, Gu and Poole (2017), and Maddison, Mnih and Teh (2017), equations 10 (the relaxed draw) and 11 (its density).
 """
 
 from __future__ import annotations

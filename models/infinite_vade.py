@@ -13,7 +13,7 @@
 
     q(z_n | x_n) = Normal(encoder(x_n)),    q(c_n | x_n) at its optimum
 
-Source: the mixture is Ishwaran and James's (2001) truncation, equation 2, the rest Jiang et al. (2017), equation 16.
+Source: the mixture is Ishwaran and James's (2001) truncation, the rest Jiang et al. (2017), equation 16.
 Nagpal et al. asked for such a model, as alternating between an encoder and a mixture of its codes had failed them.
 """
 

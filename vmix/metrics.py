@@ -32,7 +32,7 @@ def accuracy(labels: Labels, predicted: Labels) -> float:
         >>> accuracy([0, 0, 1, 1], [5, 5, 3, 5])
         0.75
 
-    Source: Yang, Xu, Nie, Yan, Zhuang (2010), equation 26.
+    Source: Yang, Xu, Nie, Yan, Zhuang (2010).
     """
     from scipy.optimize import linear_sum_assignment
 

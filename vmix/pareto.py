@@ -3,8 +3,8 @@
 Weights with k below 0.5 have a finite variance, from 0.7 on an average over them cannot be trusted, and above 1 they
 have no finite mean.
 
-Source: Zhang and Stephens (2009), equations 6 to 8, for the fit; Vehtari, Simpson, Gelman, Yao and Gabry (2024) for the
-size of the tail and the weakly informative prior on k.
+Source: Zhang and Stephens (2009) for the fit; Vehtari, Simpson, Gelman, Yao and Gabry (2024) for the size of the tail
+and the weakly informative prior on k.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpyro import handlers
+from numpyro.ops.provenance import eval_provenance
 
 from vmix.checks import as_data, check_index, check_positive_int, check_same_length, check_seed, check_width
 from vmix.columns import check_names
@@ -105,6 +106,12 @@ class Predictor:
             if len(arrays[0]) != num_samples:
                 raise ValueError(f"given has {len(arrays[0])} rows; expected one for each of {num_samples} samples")
             drawing, rows = self._of_length(arrays), tuple(jnp.asarray(a) for a in arrays)
+        elif self._covariates:
+            names = " and ".join(f"data[{place}]" for place in self._covariates)
+            raise ValueError(
+                f"draws of program {self.plan.program.name} hang on {names}, which it does not model: give all data "
+                f"arrays, {num_samples} row(s) of each, as given=(...)"
+            )
         fixed = {}
         if component is not None:
             layout = drawing.plan.layout
@@ -345,6 +352,26 @@ class Predictor:
         if not globals_:
             return jax.tree.map(lambda a: a[None], one({}))
         return jax.lax.map(one, globals_)
+
+    @cached_property
+    def _covariates(self) -> list[int]:
+        """Places of the data arrays that a draw hangs on and no site observes; none where there is one array alone."""
+        plan, names = self.plan, self.plan.names(OBSERVED)
+        shared = {name: value[0] for name, value in self.globals.items() if name not in plan.per_datum}
+
+        def look(**arrays: Array) -> tuple[list[Array], list[Array]]:
+            model = handlers.substitute(plan.program.model, data={**shared, **self.params})
+            seeded = handlers.seed(model, jax.random.key(0))
+            drawn, seen = (
+                handlers.trace(one).get_trace(*arrays.values()) for one in (handlers.uncondition(seeded), seeded)
+            )
+            return [drawn[name]["value"] for name in names], [seen[name]["value"] for name in names]
+
+        places = {f"data{i:03}": i for i in range(len(plan.template))}
+        if len(places) < 2:
+            return []
+        drawn, seen = eval_provenance(look, **dict(zip(places, plan.template, strict=True)))
+        return sorted(places[name] for name in frozenset().union(*drawn) - frozenset().union(*seen))
 
     @cached_property
     def _draw(self) -> Callable:

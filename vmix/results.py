@@ -199,11 +199,15 @@ class Fit:
             seed: randomness.
             mean: return E[x | latents] in place of a draw of x.
             given: the data arrays, num_samples rows each, of which a draw takes what it hangs on (covariates, totals of
-                counts); what is observed in them gives its shape only. Without them all rows are as the first that was
-                fitted, or after `vmix.load` as a row of ones.
+                counts); what is observed in them gives its shape only. A program with arrays of covariates alone needs
+                them; elsewhere all rows are as the first that was fitted, or after `vmix.load` as a row of ones.
 
         Returns:
             Array (num_samples, D); a dict of arrays where several sites are observed.
+
+        Raises:
+            ValueError: for a component that is not there, without `given` where draws hang on an array that no site
+                observes, or with another number of rows than num_samples.
         """
         return self._predictor.sample(num_samples, component=component, seed=seed, mean=mean, given=tuple(given))
 

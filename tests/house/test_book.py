@@ -28,6 +28,11 @@ def test_links_that_leave_docs_lead_to_the_pages_of_the_site(make_book):
     assert found == "[one](../readme.md#use-it), [two](../b.md), three, [four](https://a.org)\n"
 
 
+def test_a_link_to_nothing_ends_the_build(make_book):
+    with pytest.raises(SystemExit, match="docs/a.md leads to not-there.md#x, which is not there"):
+        make_book.portable("[one](not-there.md#x)\n", DOCS / "a.md", Path("a.md"), {})
+
+
 def test_lists_and_tables_get_room_and_code_is_left_alone(make_book):
     text = "So:\n- a\n- b\n\n```text\nx:\n- $a$\n```\nAnd\n| a |\n|---|\n"
     found = make_book.portable(text, DOCS / "a.md", Path("a.md"), {})
@@ -70,10 +75,37 @@ def test_every_page_has_its_place_in_the_site():
     assert pages - set(placed) == set()
 
 
+@pytest.mark.parametrize("block", ["1 + 1", "1 / 0"])
+def test_a_code_block_that_fails_fails_the_build(make_book, monkeypatch, tmp_path, block):
+    (tmp_path / "test_blocks.py").write_text(f"def test_block():\n    {block}\n")
+    (tmp_path / "make_screens.py").write_text("")
+    monkeypatch.setattr(make_book, "SHOWN", [str(tmp_path / "test_blocks.py")])
+    monkeypatch.setattr(make_book, "DOCS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["make_book.py"])
+    reached = []
+    monkeypatch.setattr(make_book, "gather", lambda: reached.append(True) or sys.exit("built"))
+    with pytest.raises(SystemExit, match="built" if block == "1 + 1" else "does not run"):
+        make_book.main()
+    assert bool(reached) == (block == "1 + 1")
+
+
+def test_the_build_runs_the_blocks_of_every_page(make_book):
+    """The tests that it runs are there, and take the pages from where the build does."""
+    from tests.house import test_docs, test_readme
+
+    assert {test.split("/")[-1] for test in make_book.SHOWN} >= {"test_docs.py", "test_readme.py"}
+    assert all((ROOT / test).is_file() for test in make_book.SHOWN)
+    built = {path for path in DOCS.rglob("*.md") if "```python" in path.read_text()}
+    ran = {page for page in test_docs.PAGES if "```python" in page.read_text()}
+    assert {path for path in built - ran if path.parent.name != "decisions"} == set()
+    assert test_readme.README in {ROOT / path for path in make_book.OUTSIDE}
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("zensical") is None, reason='needs the extra "docs"')
 def test_book_builds_without_a_warning():
-    done = subprocess.run([sys.executable, "docs/make_book.py"], cwd=ROOT, capture_output=True, text=True)
+    words = [sys.executable, "docs/make_book.py", "--pages-only"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -89,5 +121,5 @@ def test_formulas_become_mathml_that_markdown_leaves_alone(make_book):
     pytest.importorskip("latex2mathml")
     text = "A mean of\n$\\mathrm{loc}_k$ and $a_b$, `$x$`.\n\n$$\nx_n \\sim p\n$$\n"
     found = make_book.portable(text, DOCS / "a.md", Path("a.md"), {})
-    assert found.count("<math") == 3 and "`$x$`" in found and '<div class="formula">' in found
+    assert found.count("<math") == 3 and "`$x$`" in found and '<div class="formula" tabindex="0">' in found
     assert "_" not in found and "\n<math" not in found

@@ -1,8 +1,11 @@
 """The book: links resolve, Python blocks compile and run, and the README's table is what the plans say."""
 
 import ast
+import contextlib
+import dataclasses
 import re
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 LINKED = [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))]
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if page.parent.name != "decisions"]
-BLOCK = re.compile(r"^(<!-- no run -->\n)?```python\n(.*?)^```$", re.M | re.S)
+# A block may be marked: "in short" (few steps, and on its own), behind a colon with what it needs; "no run".
+BLOCK = re.compile(
+    r"^(?:<!-- (?P<mark>no run|in short)(?:: (?P<needs>[^\n]*))? -->\n)?```python\n(?P<code>.*?)^```$", re.M | re.S
+)
 
 
 def name(path: Path) -> str:
@@ -68,9 +74,49 @@ def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
     text = page.read_text()
     module = ModuleType("__docs__")
     monkeypatch.setitem(sys.modules, "__docs__", module)  # dataclasses look their module up
+    aside: dict[str, object] = {}  # what blocks in short have made, which the others do not see
     for block in BLOCK.finditer(text):
-        if not block.group(1):
-            exec(compile(_at_its_line(text, block), str(page), "exec"), vars(module))
+        code = compile(_at_its_line(text, block), str(page), "exec")
+        if block["mark"] is None:
+            exec(code, vars(module))
+        elif block["mark"] == "in short":
+            names = vars(module) | aside
+            before = dict(names)
+            with _few_steps(monkeypatch):
+                exec(block["needs"] or "", names)
+                exec(code, names)
+            aside |= {name: value for name, value in names.items() if before.get(name) is not value}
+
+
+@contextlib.contextmanager
+def _few_steps(monkeypatch):
+    """Fits take two or three steps, which say whether the code is right and not what it finds."""
+    import vmix
+    from vmix.recipe import Recipe
+
+    whole = vmix.fit
+    few = {"num_steps": 3, "num_sweeps": 2, "num_samples": 3, "num_warmup": 2, "batch_size": 16, "pretrain_epochs": 1,
+           "mixture_restarts": 2, "settle_steps": 2}  # fmt: skip
+
+    def shortened(record):
+        found = {name: getattr(record, name, None) for name in few}
+        return dataclasses.replace(record, **{name: few[name] for name, value in found.items() if value})
+
+    def fit(program, *data, engine, **options):
+        is_record = dataclasses.is_dataclass(program)
+        if isinstance(options.get("init"), Recipe):
+            options["init"] = shortened(options["init"])
+        return whole(shortened(program) if is_record else program, *data, engine=shortened(engine), **options)
+
+    with monkeypatch.context() as patched, warnings.catch_warnings():
+        patched.setitem(vars(vmix), "fit", fit)
+        warnings.simplefilter("ignore")
+        yield
+
+
+def test_only_code_for_several_hosts_is_never_run():
+    marks = {name(page): [block["mark"] for block in BLOCK.finditer(page.read_text())] for page in PAGES}
+    assert {page: found.count("no run") for page, found in marks.items() if "no run" in found} == {"docs/fitting.md": 1}
 
 
 def test_pictures_are_small_and_shown():
@@ -158,4 +204,4 @@ def test_readme_table_is_what_the_plans_say(make_readme):
 
 def _at_its_line(text: str, block: re.Match) -> str:
     """The block after as many empty lines as stand before it, so that a traceback gives the page's line."""
-    return "\n" * text[: block.start(2)].count("\n") + block.group(2)
+    return "\n" * text[: block.start("code")].count("\n") + block["code"]

@@ -12,7 +12,8 @@ both, and have no constraint: latents of a program are better declared in them.
 The divergence between two such distributions of one temperature does not depend on it, and grows with the difference
 of the logits without bound; beside a colder prior (a third of the temperature, say) a sure class costs about log K.
 
-Source: Maddison, Mnih and Teh (2017), equation 10 and appendix C; Jang, Gu and Poole (2017).
+Source: Maddison, Mnih and Teh (2017), equations 10 (the draw) and 11 (its density), and appendix C; Jang, Gu and Poole
+(2017).
 """
 
 from __future__ import annotations

@@ -28,6 +28,16 @@ class ScaledCounts(MultinomialProbs):
         -0.4516
     """
 
+    def __init__(
+        self,
+        probs: Array,
+        total_count: Array | int = 1,
+        *,
+        total_count_max: int | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        super().__init__(probs, total_count, total_count_max=total_count_max, validate_args=validate_args)
+
     def log_prob(self, value: Array) -> Array:
         """Return the log density, shape (*batch,), nats."""
         if self._validate_args and not_jax_tracer(value):
