@@ -84,12 +84,27 @@ TARGETS = (
         _of("hmm", "draws", "times_faster_than_dynamax"),
         why="both are one compiled loop over a thousand steps that wait for each other",
     ),
+    Target("paths of one long HMM drawn, over dynamax", 2.0, _of("hmm", "draws-long", "times_faster_than_dynamax")),
+    Target(
+        "EM of one long HMM, diagonal, over hmmlearn", 3.0, _of("hmm", "em-diagonal-long", "times_faster_than_hmmlearn")
+    ),
+    Target("EM of one long HMM, full, over hmmlearn", 3.0, _of("hmm", "em-full-long", "times_faster_than_hmmlearn")),
+    Target(
+        "EM of one long HMM, diagonal, over dynamax", 5.0, _of("hmm", "em-diagonal-long", "times_faster_than_dynamax")
+    ),
+    Target("EM of one long HMM, full, over dynamax", 5.0, _of("hmm", "em-full-long", "times_faster_than_dynamax")),
     Target("Gibbs, over `DiscreteHMCGibbs`", 100.0, _of("mixtures", "gibbs", "times_DiscreteHMCGibbs")),
     Target(
         "Gibbs, over NUTS with c summed out",
         5.0,
         _of("mixtures", "gibbs", "times_marginal_NUTS"),
         why="a seventh of the sweeps is effective, of NUTS's draws four fifths",
+    ),
+    Target(
+        "Gibbs on an HMM, over NUTS with the states summed out",
+        5.0,
+        _of("hmm", "gibbs", "times_marginal_NUTS"),
+        why="well-separated states: NUTS's draws are nearly independent, and its gradient is one forward recursion",
     ),
     Target("topics of spoken digits: as good as tomotopy, so many times sooner", 1.0, _topics("speech")),
     Target(
@@ -100,6 +115,13 @@ TARGETS = (
     ),
     Target("a step of a VAE, over PyTorch", 0.95, _of("deep_steps", "vae", "times_faster_than_pytorch")),
     Target("a step of VaDE, over PyTorch", 0.95, _of("deep_steps", "vade", "times_faster_than_pytorch")),
+    Target("a step of VaDE, over ClustPy", 1.2, _of("deep_steps", "vade", "times_faster_than_clustpy")),
+    Target(
+        "a step of VaDE, over PyTorch in bfloat16",
+        0.95,
+        _of("deep_steps", "vade", "times_faster_than_pytorch_bfloat16"),
+        why="this processor multiplies in bfloat16, which XLA does not use on CPUs",
+    ),
     Target("imports, seconds beyond those of JAX, NumPyro and Flax", 0.3, _imports, least=False),
     Target(
         "first result on the digits, less imports, over scikit-learn's", 1.5, _first_result, least=False, why=COMPILING
