@@ -73,7 +73,7 @@ def compare(settings: Settings, seed: int, *, name: str, folder: Path) -> list[d
     Returns:
         The lines; none if they are there already.
     """
-    variants = ["vmix", *(peer for peer in peers.installed() if peer.startswith("dynamax"))]
+    variants = ["vmix", *(peer for peer in peers.installed(settings.num_steps) if peer.startswith("dynamax"))]
     cases = {v: Case(benchmark="hmm", case=name, variant=v, seed=seed, settings=asdict(settings)) for v in variants}
     if all(is_recorded(case, folder) for case in cases.values()):
         return []

@@ -72,7 +72,7 @@ def compare(settings: Settings, seed: int, *, name: str, folder: Path) -> list[d
         The lines; none if they are there already.
     """
     chosen = asdict(settings) | {"estimate": "ml"}
-    names = ["vmix", *peers.installed()]
+    names = ["vmix", *peers.installed(settings.num_steps)]
     cases = {v: Case(benchmark="hmm", case=name, variant=v, seed=seed, settings=chosen) for v in names}
     if all(is_recorded(case, folder) for case in cases.values()):
         return []

@@ -32,13 +32,18 @@ NEEDS = {
     "pomegranate": ("torch", "pomegranate", "apricot"),
 }
 FLAT = 1e-6
+# pomegranate's loop over steps is Python's: a sweep of 100,000 takes half a minute
+STEPS_IN_PYTHON = 10_000
 NAMES = ("initial", "transition", "loc", "covariance")
 
 
-def installed() -> list[str]:
-    """The peers at hand, with their versions; those that are not are named on the screen."""
+def installed(num_steps: int) -> list[str]:
+    """The peers at hand for sequences so long, with their versions; those that are not are named on the screen."""
     found = []
     for peer, modules in NEEDS.items():
+        if peer == "pomegranate" and num_steps > STEPS_IN_PYTHON:
+            print(f"{peer} is left out: it takes {num_steps} steps one by one in Python")
+            continue
         missing = [module for module in modules if util.find_spec(module) is None]
         if missing:
             print(f"{peer} is left out: {', '.join(missing)} not installed")
