@@ -157,8 +157,7 @@ def fit(
     dataset = load(source)
     images = cut(dataset.images, source.steps, program)
     prepare_folder(out, overwrite=overwrite)
-    options = {"checkpoint": state, "missing": missing, "on_nan": on_nan}
-    result = vmix.fit(program, images, engine=method, seed=seed, **options)
+    result = vmix.fit(program, images, engine=method, seed=seed, checkpoint=state, missing=missing, on_nan=on_nan)
     read_as = {"steps": source.steps, "columns": dataset.meta.get("columns")}
     found = write_run(result, out, data=images, labels=names(dataset), command=_command(), **read_as)
     if as_json:

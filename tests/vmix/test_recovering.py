@@ -34,6 +34,10 @@ def one_mean(y):
         numpyro.sample("y", dist.Normal(m, 1.0), obs=y)
 
 
+def one_mean_of(x):
+    one_mean(x[:, 0])
+
+
 def test_steps_that_are_too_large_get_smaller_and_the_fit_ends_at_the_optimum():
     engine = SVI(num_steps=100, optimizer=optax.sgd(10.0))  # the curvature is 1: from 2 on, steps grow without end
     match = r"not finite at step [0-9]+.*going on from step [0-9]+ with steps 0\.0*1 times as large"
@@ -97,6 +101,20 @@ def test_rows_of_data_on_disk_are_named_by_their_place_in_the_file(monkeypatch, 
     engine = SVI(num_steps=400, batch_size=600, optimizer=optax.sgd(0.3))
     with pytest.raises(FitError, match=r"at step [0-9]+: site 'x' has a log density that is not finite .rows .555.."):
         vmix.fit(roots_of_one, on_disk, engine=engine, seed=0, init={"m": 0.0})
+
+
+@pytest.mark.slow
+def test_a_restart_over_data_on_disk_does_not_hang_on_the_clock(monkeypatch, tmp_path):
+    """Chunks are as long as a tenth of a second allows: the rows drawn after going back must not depend on that."""
+    np.save(tmp_path / "y.npy", np.repeat(Y, 3)[:, None])
+    on_disk = np.load(tmp_path / "y.npy", mmap_mode="r")
+    engine, found = SVI(num_steps=60, batch_size=20, optimizer=optax.sgd(10.0)), []
+    for length in (1, 7):
+        monkeypatch.setattr(driving, "next_length", lambda *_, length=length, **__: length)
+        with pytest.warns(UserWarning, match="going on from step 0 with steps 0.1 times as large"):
+            fit = vmix.fit(one_mean_of, on_disk, engine=engine, seed=0, init={"m": 0.0}, on_nan="restart")
+        found.append(fit.history["objective"])
+    np.testing.assert_array_equal(*found)
 
 
 def test_by_default_the_first_one_stops_the_fit_and_says_what_to_do():
