@@ -34,6 +34,20 @@ def one_mean(y):
         numpyro.sample("y", dist.Normal(m, 1.0), obs=y)
 
 
+def counts_of(x):
+    m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", x.shape[0]):
+        numpyro.sample("x", dist.Poisson(jnp.maximum(m, 0.0)), obs=x)
+
+
+def test_rows_that_are_impossible_are_named():
+    """A rate of 0 has counts of 0 and no others: minus infinity, not NaN."""
+    x = np.zeros(12, int)
+    x[[7, 9]] = 3
+    with pytest.raises(FitError, match=r"at step 0: site 'x' has a log density that is not finite .rows .7, 9.."):
+        vmix.fit(counts_of, x, engine=SVI(num_steps=2), seed=0, init={"m": -1.0})
+
+
 def one_mean_of(x):
     one_mean(x[:, 0])
 
