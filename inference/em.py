@@ -24,7 +24,18 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from vmix.engine import Data, Info, Partial, Schedule, Start, annealing, scaled, shuffled_batches, sum_over_blocks
+from vmix.engine import (
+    Data,
+    Info,
+    Partial,
+    Schedule,
+    Start,
+    annealing,
+    check_ramp,
+    scaled,
+    shuffled_batches,
+    sum_over_blocks,
+)
 from vmix.free_energy import Evaluation, evaluate
 from vmix.log_joint import Batch, Expected, dense_children, gather, has_row_priors
 from vmix.mean_field import MEAN_FIELD, MODE, check_factors, factorise
@@ -109,6 +120,7 @@ class EM:
 
     def __post_init__(self) -> None:
         annealing(self.anneal)
+        check_ramp("EM(anneal=)", self.anneal and self.anneal[1], "num_sweeps", self.num_sweeps)
 
     @property
     def num_steps_total(self) -> int:

@@ -17,7 +17,7 @@ from jax import Array
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
-from vmix.engine import Data, Info, Schedule, Start, annealing, scaled
+from vmix.engine import Data, Info, Schedule, Start, annealing, check_ramp, scaled
 from vmix.inference.elbo import EnumeratedELBO, global_guide, guided_globals
 from vmix.options import checked
 from vmix.plan import Plan
@@ -70,6 +70,8 @@ class SVI:
 
     def __post_init__(self) -> None:
         annealing(self.anneal)
+        check_ramp("SVI(anneal=)", self.anneal and self.anneal[1], "num_steps", self.num_steps)
+        check_ramp("SVI(kl_warmup=)", self.kl_warmup, "num_steps", self.num_steps)
 
     @property
     def num_steps_total(self) -> int:

@@ -131,7 +131,7 @@ def check_place(folder: Any, name: str) -> None:
     """
     check_path(folder, name)
     for place in (Path(folder), *Path(folder).parents):
-        if place.is_file():
+        if place.exists() and not place.is_dir():
             raise NotADirectoryError(
                 f"{name} is {str(folder)!r}, but {str(place)!r} is a file; expected a folder, or a place for a new one"
             )
@@ -199,11 +199,18 @@ def warn_constant_columns(array: np.ndarray, name: str) -> np.ndarray:
     """Warn (UserWarning) when columns are constant, naming the first ten; returns their indices.
 
     Raises:
-        ValueError: if every column of two rows or more is constant.
+        ValueError: if every column of two rows or more is constant, or one has no value at all.
     """
     if len(array) < 2:
         return np.zeros(0, int)
     columns = constant_columns(array)
+    gone = [int(column) for column in columns if np.isnan(array[:, column] if array.ndim > 1 else array).all()]
+    if gone:
+        listed = ", ".join(map(str, gone[:10])) + (", ..." if len(gone) > 10 else "")
+        raise ValueError(
+            f"{name} has no value in column{'s'[: len(gone) > 1]} {listed}: all {len(array)} rows are missing there; "
+            "expected at least some values in each column: drop it"
+        )
     if columns.size == (array.shape[1] if array.ndim > 1 else 1):
         raise ValueError(
             f"{name} is constant: each column holds one value in all {len(array)} rows, so there is nothing to tell "

@@ -24,6 +24,7 @@ from vmix.cli_options import (
     Choice,
     EngineName,
     MissingOption,
+    OnNan,
     Source,
     StepsOption,
     build,
@@ -125,6 +126,7 @@ def fit(
     resume: bool = False,
     config: Path | None = None,
     missing: MissingOption = None,
+    on_nan: OnNan = "stop",
     as_json: Json = False,
     source: Source = ALL_ROWS,
     choice: Choice = DEFAULTS,
@@ -141,6 +143,7 @@ def fit(
         resume: keep that state beside the run, in OUT.state, until the fit has ended, and go on from one that is there.
         config: a TOML file of these options; what the command line says comes first.
         missing: nan: empty cells and NaN are missing values, and summed out; refused when not said.
+        on_nan: stop, or restart: where the objective is not finite, go back and on with steps a tenth as large.
         as_json: print JSON: the metrics, the paths of the run and the report, whether it converged.
         source: which rows to read.
         choice: options of the model and of the engine.
@@ -154,7 +157,7 @@ def fit(
     dataset = load(source)
     images = cut(dataset.images, source.steps, program)
     prepare_folder(out, overwrite=overwrite)
-    result = vmix.fit(program, images, engine=method, seed=seed, checkpoint=state, missing=missing)
+    result = vmix.fit(program, images, engine=method, seed=seed, checkpoint=state, missing=missing, on_nan=on_nan)
     read_as = {"steps": source.steps, "columns": dataset.meta.get("columns")}
     found = write_run(result, out, data=images, labels=names(dataset), command=_command(), **read_as)
     if as_json:
@@ -287,6 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     with warnings.catch_warnings(), sigterm_as_interrupt() as seen:
         warnings.showwarning = _show_warning
+        warnings.filterwarnings("ignore", "interrupted after ")  # `fit` says so in words of its own
         status = _run(sys.argv[1:] if arguments is None else list(arguments))
         return 143 if seen and status == 130 else status
 

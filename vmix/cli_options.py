@@ -19,6 +19,7 @@ from vmix.suggesting import unknown
 EngineName = Literal["svi", "em", "gibbs"]
 StepsOption = int | Literal["all"] | None
 MissingOption = Literal["nan"] | None
+OnNan = Literal["stop", "restart"]
 Pairs = Annotated[tuple[str, ...], Parameter(negative_iterable=(), show_default=False)]
 
 

@@ -27,7 +27,7 @@ from vmix.processes import first_says, is_first, on_host, slowest
 from vmix.program import DISCRETE, GLOBAL
 from vmix.progress import Progress
 from vmix.recovering import Place, Recovery, Restart
-from vmix.resuming import Keeper
+from vmix.resuming import Keeper, on_interrupt
 from vmix.sharding import split, split_components
 from vmix.streaming import Stream
 
@@ -137,7 +137,9 @@ class Run:
                     break
         if self.keeper is not None:
             self.keep(states, infos, done, converged=converged)
-        if total == self.engine.num_steps_total and not converged and not interrupted:
+        if interrupted:
+            warnings.warn(on_interrupt(self.engine.step_name, done, self.keeper), UserWarning, stacklevel=3)
+        elif total == self.engine.num_steps_total and not converged:
             self._warn()
         return states, History(joined(infos), converged, interrupted, self._nan_restarts())
 
@@ -212,6 +214,7 @@ class Run:
     def _streamed(self, stream: Stream, states: Any, data: Data, schedule: Schedule, length: int) -> tuple[Any, Info]:
         """`length` steps of every state over data on disk."""
         ends, infos = [], []
+        stream.mark()
         for i in range(self.engine.num_states):
             state, steps = jax.tree.map(lambda a, i=i: a[i], states), []
             for j in range(length):
@@ -244,11 +247,13 @@ class Run:
         if finite.all(1).any():
             return
         step = done + int(np.argmin(finite[0]))
-        if step > done and self.stream is None:  # once more, to the state whose objective it was
+        if self.stream is not None:  # which rows come next must not hang on how long the chunk was
+            self.stream.rewind()
+        if step > done:  # once more, to the state whose objective it was
             states, _ = self.chunk(states, self.data, self.schedule(done), step - done)
         before, after = (self.engine.estimate_of(self.plan, jax.tree.map(lambda a: a[0], s)) for s in (states, new))
         with numpyro.validation_enabled(False):  # NumPyro would refuse the parameter that is to be named
-            reason = culprit(self.plan, before, self.data) or lost(after)
+            reason = culprit(self.plan, before, self.data if self.stream is None else self.stream) or lost(after)
         raise FitError(f"the objective is not finite at {self.engine.step_name} {step}: {reason}", step)
 
     def _warn(self) -> None:
@@ -302,14 +307,14 @@ def telling_of_memory(engine: Engine, folder: Any) -> Iterator[None]:
         raise MemoryError(f"memory ran out before the first {name}{kept}; {less_memory(engine)}") from error
 
 
-def culprit(plan: Plan, start: Start, data: Data) -> str | None:
+def culprit(plan: Plan, start: Start, data: Data | Stream) -> str | None:
     """Which site's log density is not finite at the last good state, in words; None where all are."""
     bad_global = [name for name, value in start.globals.items() if not bool(jnp.isfinite(value).all())]
     if bad_global:
         named = ", ".join(repr(name) for name in bad_global)
         return f"the values of {named} are not finite: lower the learning rate, or give other starting values (init=)"
     size = data.num_rows if plan.per_datum else min(data.num_rows, _LOOKED_AT)
-    sites = _sites_of(plan, start, tuple(a[:size] for a in data.args))
+    sites = _sites_of(plan, start, _rows(data, 0, size))
     for name in plan.globals:
         at = sites[name]
         if not bool(jnp.isfinite(at["fn"].log_prob(at["value"])).all()) and plan.sites[name].family in _CORNERS:
@@ -320,7 +325,7 @@ def culprit(plan: Plan, start: Start, data: Data) -> str | None:
             )
     for first in range(0, data.num_rows, size):
         if first:
-            sites = _sites_of(plan, start, tuple(a[first : first + size] for a in data.args))
+            sites = _sites_of(plan, start, _rows(data, first, first + size))
         for name, site in sites.items():
             bad = _not_finite(plan, name, np.asarray(site["fn"].log_prob(site["value"])))
             if bad is not None:
@@ -331,6 +336,11 @@ def culprit(plan: Plan, start: Start, data: Data) -> str | None:
                     "learning rate"
                 )
     return None
+
+
+def _rows(data: Data | Stream, first: int, last: int) -> tuple:
+    """Some rows of the data, in memory or read from disk."""
+    return data.rows(first, last) if isinstance(data, Stream) else tuple(a[first:last] for a in data.args)
 
 
 def _sites_of(plan: Plan, start: Start, args: tuple) -> dict[str, Any]:
@@ -358,7 +368,7 @@ def lost(start: Start) -> str:
     named = f"; it left {', '.join(bad)} not finite" if bad else ""
     return (
         f"every site's log density was finite before this step{named}: lower the learning rate, standardise the data, "
-        'or give on_nan="restart"'
+        'or give on_nan="restart" (command line: --on-nan restart)'
     )
 
 

@@ -189,6 +189,25 @@ class Annealing:
         return cast(Array, (self.first + (1.0 - self.first) * rise).astype(jnp.result_type(float)))
 
 
+def check_ramp(option: str, steps: int | None, limit: str, total: int) -> None:
+    """Refuse a ramp that is longer than the fit: what is returned would be of another objective than the one asked for.
+
+    Args:
+        option: the engine's option, for the message.
+        steps: the ramp's length; None for no ramp.
+        limit: the option that bounds it, for the message.
+        total: steps of the fit.
+
+    Raises:
+        ValueError: naming both options.
+    """
+    if steps is not None and steps > total:
+        raise ValueError(
+            f"{option} ends after {steps} steps, beyond {limit}={total}: the fit would end before the objective is the "
+            f"one asked for; raise {limit}, or end it earlier"
+        )
+
+
 def annealing(option: tuple[float, int] | None) -> Annealing:
     """Check the `anneal=` option.
 

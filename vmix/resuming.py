@@ -212,6 +212,16 @@ class Keeper:
         self._last = time.monotonic()
 
 
+def on_interrupt(step_name: str, done: int, keeper: Keeper | None) -> str:
+    """What to say of a fit that Ctrl-C has ended: what there is, and how it goes on."""
+    way = (
+        "give checkpoint= a folder, and the same call goes on next time"
+        if keeper is None
+        else f"the same call goes on from checkpoint={str(keeper.folder)!r}"
+    )
+    return f"interrupted after {done} {step_name}s: the fit until then is returned; {way}"
+
+
 def fingerprint(arrays: tuple) -> list[str]:
     """Shape, kind and a hash of each array; of data on disk the hash of a thousand of its rows."""
     found = []

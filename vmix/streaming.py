@@ -76,6 +76,7 @@ class Stream:
         self.plan, self.engine, self.arrays, self.labels = plan, engine, arrays, labels
         self.kind = engine.streams(plan)
         self.generator = np.random.default_rng(seed)
+        self.mark()
         row_bytes = sum(4 * int(np.prod(array.shape[1:])) for array in arrays)
         self.chunk_rows = int(max(1, min(CHUNK_BYTES // max(row_bytes, 1), arrays[0].shape[0])))
         parts = num_parts()
@@ -86,6 +87,23 @@ class Stream:
     def step(self, state: Any, schedule: Schedule) -> tuple[Any, Info]:
         """One sweep over all chunks (EM, Gibbs), or one step on random rows (SVI)."""
         return self._advance(state, schedule)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows on disk."""
+        return int(self.arrays[0].shape[0])
+
+    def rows(self, first: int, last: int) -> tuple:
+        """Rows of every array, in memory."""
+        return _load(self.arrays, None, slice(first, last)).args
+
+    def mark(self) -> None:
+        """Remember which rows come next, for `rewind`."""
+        self._marked = self.generator.bit_generator.state
+
+    def rewind(self) -> None:
+        """Draw the same rows again as after the last `mark`."""
+        self.generator.bit_generator.state = self._marked
 
     def _by_rows(self, engine: _Rows) -> _Advance:
         step = jax.jit(lambda state, rows, schedule: engine.step_rows(self.plan, state, split(rows), schedule))

@@ -65,6 +65,16 @@ def test_fits_stay_finite(name, engine):
     assert np.isfinite(fit.score(x))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.name)
+def test_fits_in_float64_stay_in_float64(engine):
+    with jax.enable_x64():
+        fit = vmix.fit(GaussianMixture(num_components=2), BLOBS, engine=engine, seed=0)
+        assert np.isfinite(fit.score(BLOBS))
+    for name, value in fit.posterior.items():
+        assert value.dtype == np.float64 and np.isfinite(value).all(), name
+
+
 def test_one_component_has_the_data_s_mean_and_variance():
     fit = vmix.fit(
         GaussianMixture(num_components=1), BLOBS, engine=EM(num_sweeps=3, estimate="ml", tolerance=None), seed=0

@@ -40,9 +40,10 @@ def calls(monkeypatch):
     """Put the toys in place of models, engines and the driver; returns what the driver was called with."""
     seen = []
 
-    def fit(program, images, *, engine, seed, checkpoint, missing):
+    def fit(program, images, *, engine, seed, checkpoint, missing, on_nan):
         seen.append((program, engine, seed, images.shape) + ((checkpoint,) if checkpoint else ()))
         seen[-1] += (missing,) if missing else ()
+        seen[-1] += (on_nan,) if on_nan != "stop" else ()
         return FakeFit(images, k=program.num_components, seed=seed)
 
     entry = SimpleNamespace(name="ToyMixture", load=lambda: ToyMixture)
@@ -146,11 +147,17 @@ def test_checkpoint_is_passed_on(calls, tmp_path):
     assert calls[0][4] == Path("state")
 
 
+def test_what_to_do_about_nan_is_passed_on(calls, tmp_path):
+    words = ("fit", "ToyMixture", "--limit", 50, "--seed", 0, "--out", tmp_path)
+    assert run(*words, "--on-nan", "restart") == 0
+    assert calls[0][4] == "restart"
+
+
 @pytest.mark.parametrize("interrupted", [True, False])
 def test_resume_keeps_the_state_beside_the_run_until_the_fit_has_ended(
     calls, capsys, monkeypatch, tmp_path, interrupted
 ):
-    def fit(program, images, *, engine, seed, checkpoint, missing):
+    def fit(program, images, *, engine, seed, checkpoint, missing, on_nan):
         checkpoint.mkdir()
         return FakeFit(images, seed=seed, interrupted=interrupted)
 

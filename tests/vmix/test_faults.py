@@ -110,6 +110,33 @@ def test_sigterm_ends_a_fit_as_ctrl_c_does_and_exits_143(calls, monkeypatch, tmp
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_to_a_command_leaves_its_state_and_its_run_and_says_how_to_go_on(tmp_path, sent, status):
+    """A fit that would take days: nothing of it stands in for anything."""
+    script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a job of a shell ignores it
+    script += "; from vmix.cli import main; raise SystemExit(main())"
+    words = "fit GaussianMixture --num-components 2 --limit 200 --engine gibbs --seed 0 --num-samples 1 --resume"
+    words += " --num-warmup 1000000000 --out"
+    command = [sys.executable, "-c", script, *words.split(), str(tmp_path / "run")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    state = tmp_path / "run.state"
+    while process.poll() is None and not (state / checkpoint.MANIFEST).exists():
+        time.sleep(0.05)
+    time.sleep(5)
+    process.send_signal(sent)
+    try:
+        said = process.communicate(timeout=300)[1]
+    finally:
+        process.kill()
+    assert process.returncode == status, said
+    assert "what was learnt until then is saved; the same command goes on from there" in said, said
+    assert "Traceback" not in said
+    done = checkpoint.load_config(state)["done"]
+    fit = vmix.load(tmp_path / "run" / "checkpoint")
+    assert fit.interrupted and done == len(fit.history["objective"])
+
+
 def bomb(file, megabytes):
     """An archive of zeros, a thousandth of what it unpacks to."""
     header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({megabytes << 20},), }}".ljust(117) + "\n"

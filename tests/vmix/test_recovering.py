@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import vmix
-from vmix import driving
+from vmix import driving, streaming
 from vmix.fitting import FitError
 from vmix.inference import EM, SVI, Gibbs
 from vmix.models import GaussianMixture
@@ -32,6 +32,24 @@ def one_mean(y):
     m = numpyro.sample("m", dist.Normal(0.0, 5.0))
     with numpyro.plate("data", y.shape[0]):
         numpyro.sample("y", dist.Normal(m, 1.0), obs=y)
+
+
+def counts_of(x):
+    m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", x.shape[0]):
+        numpyro.sample("x", dist.Poisson(jnp.maximum(m, 0.0)), obs=x)
+
+
+def test_rows_that_are_impossible_are_named():
+    """A rate of 0 has counts of 0 and no others: minus infinity, not NaN."""
+    x = np.zeros(12, int)
+    x[[7, 9]] = 3
+    with pytest.raises(FitError, match=r"at step 0: site 'x' has a log density that is not finite .rows .7, 9.."):
+        vmix.fit(counts_of, x, engine=SVI(num_steps=2), seed=0, init={"m": -1.0})
+
+
+def one_mean_of(x):
+    one_mean(x[:, 0])
 
 
 def test_steps_that_are_too_large_get_smaller_and_the_fit_ends_at_the_optimum():
@@ -70,6 +88,13 @@ def roots(x, y):
         numpyro.sample("y", dist.Normal(jnp.sqrt(x - m), 1.0), obs=y)
 
 
+def roots_of_one(x):
+    """The same of one array; the scale is so that m climbs."""
+    m = numpyro.sample("m", dist.Normal(0.0, 10.0))
+    with numpyro.plate("data", x.shape[0]):
+        numpyro.sample("x", dist.Normal(9.0 + jnp.sqrt(x[:, 0] - m), 1.0), obs=x[:, 0])
+
+
 def test_the_site_the_step_and_the_rows_are_named_wherever_the_rows_are(monkeypatch):
     """m climbs towards 9 and passes one row's x, in the third block of rows that are looked at, late in a chunk."""
     monkeypatch.setattr(driving, "_LOOKED_AT", 1_000)
@@ -78,6 +103,32 @@ def test_the_site_the_step_and_the_rows_are_named_wherever_the_rows_are(monkeypa
     engine = SVI(num_steps=400, optimizer=optax.sgd(0.3))
     with pytest.raises(FitError, match=r"at step [0-9]+: site 'y' has a log density that is not finite .rows .2500.."):
         vmix.fit(roots, x, np.ones_like(x), engine=engine, seed=0, init={"m": 0.0})
+
+
+def test_rows_of_data_on_disk_are_named_by_their_place_in_the_file(monkeypatch, tmp_path):
+    """The start sees a sample of the rows, and the row that spoils it is not among them."""
+    monkeypatch.setattr(streaming, "SAMPLE_ROWS", 100)
+    x = np.full((600, 1), 10.0, np.float32)
+    x[555] = 5.0
+    np.save(tmp_path / "x.npy", x)
+    on_disk = np.load(tmp_path / "x.npy", mmap_mode="r")
+    engine = SVI(num_steps=400, batch_size=600, optimizer=optax.sgd(0.3))
+    with pytest.raises(FitError, match=r"at step [0-9]+: site 'x' has a log density that is not finite .rows .555.."):
+        vmix.fit(roots_of_one, on_disk, engine=engine, seed=0, init={"m": 0.0})
+
+
+@pytest.mark.slow
+def test_a_restart_over_data_on_disk_does_not_hang_on_the_clock(monkeypatch, tmp_path):
+    """Chunks are as long as a tenth of a second allows: the rows drawn after going back must not depend on that."""
+    np.save(tmp_path / "y.npy", np.repeat(Y, 3)[:, None])
+    on_disk = np.load(tmp_path / "y.npy", mmap_mode="r")
+    engine, found = SVI(num_steps=60, batch_size=20, optimizer=optax.sgd(10.0)), []
+    for length in (1, 7):
+        monkeypatch.setattr(driving, "next_length", lambda *_, length=length, **__: length)
+        with pytest.warns(UserWarning, match="going on from step 0 with steps 0.1 times as large"):
+            fit = vmix.fit(one_mean_of, on_disk, engine=engine, seed=0, init={"m": 0.0}, on_nan="restart")
+        found.append(fit.history["objective"])
+    np.testing.assert_array_equal(*found)
 
 
 def test_by_default_the_first_one_stops_the_fit_and_says_what_to_do():

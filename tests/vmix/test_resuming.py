@@ -40,6 +40,12 @@ def assert_same_bits(one, other):
         np.testing.assert_array_equal(value, other.posterior[name])
 
 
+def test_ctrl_c_says_what_there_is_and_how_to_go_on(tmp_path):
+    for folder, way in ((tmp_path, f"goes on from checkpoint='{tmp_path}'"), (None, "give checkpoint= a folder")):
+        with pytest.warns(UserWarning, match=f"interrupted after 2 sweeps: the fit until then is returned; .*{way}"):
+            vmix.fit(MODEL, X, engine=ENGINE, seed=0, checkpoint=folder, callback=stop_at(2))
+
+
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
     """The folder of an EM fit that was ended after five sweeps."""
