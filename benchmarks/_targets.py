@@ -82,7 +82,6 @@ TARGETS = (
         "paths of an HMM drawn, over dynamax",
         2.0,
         _of("hmm", "draws", "times_faster_than_dynamax"),
-        why="both are one compiled loop over a thousand steps that wait for each other",
     ),
     Target("paths of one long HMM drawn, over dynamax", 2.0, _of("hmm", "draws-long", "times_faster_than_dynamax")),
     Target(
@@ -116,12 +115,6 @@ TARGETS = (
     Target("a step of a VAE, over PyTorch", 0.95, _of("deep_steps", "vae", "times_faster_than_pytorch")),
     Target("a step of VaDE, over PyTorch", 0.95, _of("deep_steps", "vade", "times_faster_than_pytorch")),
     Target("a step of VaDE, over ClustPy", 1.2, _of("deep_steps", "vade", "times_faster_than_clustpy")),
-    Target(
-        "a step of VaDE, over PyTorch in bfloat16",
-        0.95,
-        _of("deep_steps", "vade", "times_faster_than_pytorch_bfloat16"),
-        why="this processor multiplies in bfloat16, which XLA does not use on CPUs",
-    ),
     Target("imports, seconds beyond those of JAX, NumPyro and Flax", 0.3, _imports, least=False),
     Target(
         "first result on the digits, less imports, over scikit-learn's", 1.5, _first_result, least=False, why=COMPILING

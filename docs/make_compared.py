@@ -22,7 +22,7 @@ from benchmarks.results_table import SERKET  # noqa: E402
 PAGE = ROOT / "docs" / "compared-with.md"
 RESULTS = ROOT / "benchmarks" / "results"
 START, END = "<!-- generated: measured -->\n", "<!-- end -->"
-FLOAT64, FLOAT32 = "scikit-learn|float64", "scikit-learn|float32"
+FLOAT64, FLOAT32 = "scikit-learn.*float64", "scikit-learn.*float32"
 
 
 class Row(NamedTuple):
