@@ -262,8 +262,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         claim="the backward messages of a chain move along the wrong side of the transitions",
         file="vmix/distributions/chain_recursions.py",
-        old="swapped = jnp.swapaxes(matrices, -2, -3)\n    shared",
-        new="swapped = matrices\n    shared",
+        old="messages(evidence[1:], jnp.swapaxes(matrices, -2, -3), reverse=True)",
+        new="messages(evidence[1:], matrices, reverse=True)",
         tests=("tests/distributions/test_markov_chain.py::test_posterior_and_mode_equal_enumeration",),
     ),
     Mutant(
@@ -276,8 +276,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         claim="backward sampling reads a row of the transitions for a column",
         file="vmix/distributions/chain_paths.py",
-        old="_rows(jnp.swapaxes(shared if matrix is None else matrix, 0, 1), after)",
-        new="_rows(shared if matrix is None else matrix, after)",
+        old="_columns(shared if matrix is None else matrix, after))",
+        new="_columns(jnp.swapaxes(shared if matrix is None else matrix, 0, 1), after))",
+        tests=("tests/distributions/test_markov_chain.py::test_posterior_draws_follow_the_exact_joint",),
+    ),
+    Mutant(
+        claim="a state is drawn where the sum before its own passes the uniform number",
+        file="vmix/distributions/chain_paths.py",
+        old="(cumulative[k] > goal)",
+        new="(cumulative[max(k - 1, 0)] > goal)",
         tests=("tests/distributions/test_markov_chain.py::test_posterior_draws_follow_the_exact_joint",),
     ),
     Mutant(

@@ -187,6 +187,9 @@ def test_constant_columns_are_found_across_blocks_and_named(monkeypatch):
     data[3, 3] = np.nan
     assert checks.constant_columns(data).tolist() == [0, 2, 3]
     assert checks.constant_columns(np.ones(5)).tolist() == [0]
+    with pytest.raises(ValueError, match="x has no value in column 2: all 50 rows are missing there"):
+        checks.warn_constant_columns(data, "x")
+    data[0, 2] = 1
     with pytest.warns(UserWarning, match=r"x has 3 constant columns \(0, 2, 3\)"):
         assert checks.warn_constant_columns(data, "x").tolist() == [0, 2, 3]
     with pytest.raises(ValueError, match="x is constant: each column holds one value in all 5 rows"):
