@@ -92,7 +92,7 @@ TARGETS = (
             f"Dirichlet-process mixture, {covariance}, at scikit-learn's held-out value, so many times sooner",
             8.0,
             _components(f"dp-{covariance}"),
-            why="it settles 18 to 26 times sooner, but its prior on spreads is the stronger one and widens narrow components",
+            why="it settles 18 to 26 times sooner, but its prior on spreads, the stronger, widens narrow components",
         )
         for covariance in ("diagonal", "full")
     ),
