@@ -14,6 +14,8 @@ from numpyro import handlers
 from numpyro.diagnostics import effective_sample_size
 
 from benchmarks._recording import Case, is_recorded, load_average, record
+from benchmarks._sweeps import MAX_CHUNK, Sweeps
+from vmix.inference import Gibbs
 
 # 400 effective samples bring the error of the estimated effective size to about a tenth
 ENOUGH = 400
@@ -100,6 +102,20 @@ def _metrics(sampler: Sampler, reference: Sampler) -> dict[str, float]:
         "gap_to_vmix": float((np.abs(mean - other) / np.hypot(error, other_error)).max()),
         "load": load_average(),
     }
+
+
+def vmix_blocks(model: Any, x: np.ndarray, first: dict[str, jax.Array], seed: int) -> tuple[Any, Callable]:
+    """vmix's Gibbs from first values, chunk by chunk as the driver runs it, draws brought to the host."""
+    engine = Gibbs(num_samples=1000, num_warmup=500)
+    sampler = Sweeps(model, (x,), engine, seed=seed)
+    sampler.start_at(first)
+
+    def block(_: None) -> tuple[None, np.ndarray]:
+        return None, sampler.advance(MAX_CHUNK).draws["loc"][0, :, :, 0]
+
+    for _ in range(engine.num_warmup // MAX_CHUNK + 1):
+        block(None)
+    return None, block
 
 
 def numpyro_blocks(kernel: Any, x: np.ndarray, seed: int, *, warmup: int, length: int) -> tuple[Any, Callable]:

@@ -17,10 +17,8 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.infer import NUTS, init_to_value
 
-from benchmarks._effective import ENOUGH, contest, numpyro_blocks
+from benchmarks._effective import ENOUGH, contest, numpyro_blocks, vmix_blocks
 from benchmarks._recording import Case
-from benchmarks._sweeps import MAX_CHUNK, Sweeps
-from vmix.inference import Gibbs
 from vmix.models import HMM
 
 # four standard deviations between neighbours: closer, and a long chain swaps states, which no mean survives
@@ -57,17 +55,8 @@ def first_values() -> dict[str, jax.Array]:
 
 
 def ours(x: np.ndarray, seed: int) -> tuple[Any, Callable]:
-    """vmix, chunk by chunk as the driver runs it, draws brought to the host."""
-    engine = Gibbs(num_samples=1000, num_warmup=500)
-    sampler = Sweeps(HMM(num_components=NUM_COMPONENTS), (x,), engine, seed=seed)
-    sampler.start_at(first_values())
-
-    def block(_: None) -> tuple[None, np.ndarray]:
-        return None, sampler.advance(MAX_CHUNK).draws["loc"][0, :, :, 0]
-
-    for _ in range(engine.num_warmup // MAX_CHUNK + 1):
-        block(None)
-    return None, block
+    """vmix's Gibbs on the zoo's program."""
+    return vmix_blocks(HMM(num_components=NUM_COMPONENTS), x, first_values(), seed)
 
 
 def marginal_nuts(x: np.ndarray, seed: int) -> tuple[Any, Callable]:

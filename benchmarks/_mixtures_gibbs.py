@@ -14,11 +14,9 @@ import numpyro
 from numpyro.contrib.funsor import config_enumerate
 from numpyro.infer import NUTS, DiscreteHMCGibbs, init_to_value
 
-from benchmarks._effective import ENOUGH, contest, numpyro_blocks
+from benchmarks._effective import ENOUGH, contest, numpyro_blocks, vmix_blocks
 from benchmarks._recording import Case
-from benchmarks._sweeps import MAX_CHUNK, Sweeps
 from vmix.door import prepare
-from vmix.inference import Gibbs
 from vmix.models import GaussianMixture
 
 # four standard deviations between neighbours: closer, and a long chain swaps components, which no mean survives
@@ -59,17 +57,8 @@ def first_values() -> dict[str, jax.Array]:
 
 
 def ours(x: np.ndarray, seed: int) -> tuple[Any, Callable]:
-    """vmix, chunk by chunk as the driver runs it, draws brought to the host."""
-    engine = Gibbs(num_samples=1000, num_warmup=500)
-    sampler = Sweeps(GaussianMixture(num_components=NUM_COMPONENTS), (x,), engine, seed=seed)
-    sampler.start_at(first_values())
-
-    def block(_: None) -> tuple[None, np.ndarray]:
-        return None, sampler.advance(MAX_CHUNK).draws["loc"][0, :, :, 0]
-
-    for _ in range(engine.num_warmup // MAX_CHUNK + 1):
-        block(None)
-    return None, block
+    """vmix's Gibbs on the zoo's program."""
+    return vmix_blocks(GaussianMixture(num_components=NUM_COMPONENTS), x, first_values(), seed)
 
 
 def discrete_hmc_gibbs(x: np.ndarray, seed: int) -> tuple[Any, Callable]:
