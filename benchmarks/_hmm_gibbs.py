@@ -70,7 +70,7 @@ def marginal_nuts(x: np.ndarray, seed: int) -> tuple[Any, Callable]:
         p = numpyro.sample("initial", dist.Dirichlet(a))
         transition = numpyro.sample("transition", dist.Dirichlet(a + prepared.stickiness * jnp.eye(k)))
         loc = numpyro.sample("loc", dist.Normal(m0, s0).expand([k, 1]).to_event(2))
-        tau = numpyro.sample("precision", dist.Gamma(1.5, 1.5 * spread**2).expand([k, 1]).to_event(2))
+        tau = numpyro.sample("precision", dist.Gamma(1.5, 0.5 * spread**2).expand([k, 1]).to_event(2))
         each = dist.Normal(loc[:, 0], 1 / jnp.sqrt(tau[:, 0])).log_prob(x)  # (N, T, K)
 
         def step(alpha: jax.Array, seen: jax.Array) -> tuple[jax.Array, None]:

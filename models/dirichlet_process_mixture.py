@@ -3,13 +3,13 @@
     v_k    ~ Beta(1, a)                      fractions of the stick, k = 1..K-1
     w_k    = v_k prod_{j<k} (1 - v_j)
     loc_k  ~ Normal(m0, s0)
-    tau_kd ~ Gamma(a0, b0)                   precisions ("diagonal"), or
-    P_k    ~ Wishart(D + 2, V)               precision matrices ("full")
+    tau_kd ~ Gamma(3/2, s_d^2 / 2)           precisions ("diagonal"), or
+    P_k    ~ Wishart(D + 2, diag(1 / s^2))   precision matrices ("full")
     c_n    ~ Categorical(w)
     x_n    ~ Normal(loc_c, 1 / sqrt(tau_c))    or    MultivariateNormal(loc_c, P_c^-1)
 
 Source: Sethuraman (1994); Ishwaran and James (2001), the sticks, truncated as there; Bishop (2006), equation 9.23, the
-responsibilities.
+responsibilities; Fraley and Raftery (2007), the priors of precisions.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ class DirichletProcessMixture(Shown):
         m0, s0, spread = (jnp.asarray(value) for value in (self.loc, self.scale, self.spread))
         loc = numpyro.sample("loc", dist.Normal(m0, s0).expand([k, d]).to_event(2))
         if self.covariance == "diagonal":
-            tau = numpyro.sample("precision", dist.Gamma(1.5, 1.5 * spread**2).expand([k, d]).to_event(2))
+            tau = numpyro.sample("precision", dist.Gamma(1.5, 0.5 * spread**2).expand([k, d]).to_event(2))
         else:
-            guess = jnp.diag(1.0 / (spread**2 * (d + 2)))
-            p = numpyro.sample("precision", dist.Wishart(d + 2.0, scale_matrix=guess).expand((k,)))
+            rate = jnp.diag(spread**2)
+            p = numpyro.sample("precision", dist.Wishart(d + 2.0, rate_matrix=rate).expand((k,)))
         with numpyro.plate("data", x.shape[0]):
             c = numpyro.sample("c", dist.Categorical(logits=log_w))
             if self.covariance == "diagonal":

@@ -2,13 +2,14 @@
 
     w    ~ Dirichlet(a / K, ..., a / K)                      weights
     loc_k ~ Normal(m0, s0)                                   means
-    tau_kd ~ Gamma(a0, b0)                                   precisions ("diagonal"), or
-    P_k  ~ Wishart(D + 2, V)                                 precision matrices ("full"; one P for all: "tied")
+    tau_kd ~ Gamma(3/2, s_d^2 / 2)                           precisions ("diagonal"), or
+    P_k  ~ Wishart(D + 2, diag(1 / s^2))                     precision matrices ("full"; one P for all: "tied")
     c_n  ~ Categorical(w)
     x_n  ~ Normal(loc_c, 1 / sqrt(tau_c))    or    MultivariateNormal(loc_c, P_c^-1)
 
 Source: Bishop (2006), equations 9.23 (responsibilities) and 9.24 to 9.26 (updates, there without priors); Fraley and
-Raftery (2007), priors at the scale of the data; where they are left open, `with_data` sets them.
+Raftery (2007), priors at the scale of the data: a covariance of diag(s^2) on average, s the `spread`, with the weight
+of one row; what is left open `with_data` sets.
 """
 
 from __future__ import annotations
@@ -58,11 +59,11 @@ class GaussianMixture(Shown):
         m0, s0, spread = (jnp.asarray(v) for v in (self.loc, self.scale, self.spread))
         loc = numpyro.sample("loc", dist.Normal(m0, s0).expand([k, d]).to_event(2))
         if self.covariance == "diagonal":
-            tau = numpyro.sample("precision", dist.Gamma(1.5, 1.5 * spread**2).expand([k, d]).to_event(2))
+            tau = numpyro.sample("precision", dist.Gamma(1.5, 0.5 * spread**2).expand([k, d]).to_event(2))
         else:
             shape = (k,) if self.covariance == "full" else ()
-            guess = jnp.diag(1.0 / (spread**2 * (d + 2)))
-            p = numpyro.sample("precision", dist.Wishart(d + 2.0, scale_matrix=guess).expand(shape))
+            rate = jnp.diag(spread**2)
+            p = numpyro.sample("precision", dist.Wishart(d + 2.0, rate_matrix=rate).expand(shape))
         with numpyro.plate("data", x.shape[0]):
             c = numpyro.sample("c", dist.Categorical(w))
             if self.covariance == "diagonal":

@@ -4,13 +4,14 @@
     A_k    ~ Dirichlet(a / K + kappa [j = k])                transitions out of state k; kappa > 0: sticky
     theta_k                                                  parameters of the emission, below
     c_n,1:T ~ MarkovChain(p, A)
-    x_nt   ~ Normal(loc_c, 1 / sqrt(tau_c)),  loc_k ~ Normal(m0, s0),  tau_kd ~ Gamma(a0, b0)        "gaussian"
-             MultivariateNormal(loc_c, P_c^-1),               P_k ~ Wishart(D + 2, V)                   (full)
+    x_nt   ~ Normal(loc_c, 1 / sqrt(tau_c)),  loc_k ~ Normal(m0, s0),  tau_kd ~ Gamma(3/2, s_d^2 / 2)  "gaussian"
+             MultivariateNormal(loc_c, P_c^-1),              P_k ~ Wishart(D + 2, diag(1 / s^2))      (full)
              Poisson(rate_c),                 rate_kd ~ Gamma(1, 1 / mean of the data)              "poisson"
              Categorical(probs_c),            probs_k ~ Dirichlet(1, ..., 1)                        "categorical"
 
 Source: Rabiner (1989), equations 19 to 21 (forward), 24 and 25 (backward), 27 (smoothed) and 40 (updates, there
-without priors); the sticky prior: Fox et al. (2011).
+without priors); the sticky prior: Fox et al. (2011); of precisions: Fraley and
+Raftery (2007).
 """
 
 from __future__ import annotations
@@ -107,12 +108,12 @@ class HMM(Shown):
         m0, s0 = jnp.asarray(self.loc), jnp.asarray(self.scale)
         loc = numpyro.sample("loc", dist.Normal(m0, s0).expand([k, d]).to_event(2))
         if self.covariance == "diagonal":
-            tau = numpyro.sample("precision", dist.Gamma(1.5, 1.5 * spread**2).expand([k, d]).to_event(2))
+            tau = numpyro.sample("precision", dist.Gamma(1.5, 0.5 * spread**2).expand([k, d]).to_event(2))
             return {"loc": loc, "precision": tau}
-        guess = jnp.diag(1.0 / (spread**2 * (d + 2)))
+        rate = jnp.diag(spread**2)
         return {
             "loc": loc,
-            "precision": numpyro.sample("precision", dist.Wishart(d + 2.0, scale_matrix=guess).expand([k])),
+            "precision": numpyro.sample("precision", dist.Wishart(d + 2.0, rate_matrix=rate).expand([k])),
         }
 
     def _emission(self, c: Array, theta: dict[str, Array], mask: Array | None) -> dist.Distribution:

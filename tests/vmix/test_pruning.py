@@ -16,7 +16,7 @@ MODEL = DirichletProcessMixture(truncation=8, concentration=0.5)
 
 @pytest.fixture(scope="module")
 def fit():
-    return vmix.fit(MODEL, X, engine=EM(num_sweeps=60), seed=0)
+    return vmix.fit(MODEL, X, engine=EM(num_sweeps=200), seed=0)
 
 
 @pytest.fixture(scope="module")

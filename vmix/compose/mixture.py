@@ -1,6 +1,6 @@
 """The GMM module: classes of codes.
 
-    loc_k ~ Normal(0, 3),  P_k ~ Wishart(d + 2, V)  or  tau_kj ~ Gamma(1.5, 1.5 s^2)      codes in units of their spread
+    loc_k ~ Normal(0, 3),  P_k ~ Wishart(d + 2, I / s^2)  or  tau_kj ~ Gamma(3/2, s^2 / 2);  codes in units of their own
     w ~ Dirichlet(1, ..., 1)         where `weighted`, and no module below has c; else uniform
     c_n ~ Categorical(w)
     z_n ~ Normal(loc_c, P_c^-1)
@@ -65,10 +65,10 @@ class Components:
         w = numpyro.sample("w", dist.Dirichlet(jnp.ones(k))) if self.weighted else jnp.full(k, 1.0 / k)
         loc = numpyro.sample("loc", dist.Normal(0.0, 3.0).expand([k, d]).to_event(2))
         if self.covariance == "diagonal":
-            tau = numpyro.sample("precision", dist.Gamma(1.5, 1.5 * spread**2).expand([k, d]).to_event(2))
+            tau = numpyro.sample("precision", dist.Gamma(1.5, 0.5 * spread**2).expand([k, d]).to_event(2))
         else:
-            guess = jnp.eye(d) / (spread**2 * (d + 2))
-            p = numpyro.sample("precision", dist.Wishart(d + 2.0, scale_matrix=guess).expand([k]))
+            rate = spread**2 * jnp.eye(d)
+            p = numpyro.sample("precision", dist.Wishart(d + 2.0, rate_matrix=rate).expand([k]))
         with numpyro.plate("data", z.shape[0]):
             c = numpyro.sample("c", dist.Categorical(w))
             if self.covariance == "diagonal":
