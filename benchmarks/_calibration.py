@@ -45,12 +45,14 @@ class Study:
         reference: data arrays; their shapes are those of every simulation.
         quantities: functions of the draw and the data that do not change when components trade labels.
         chain: warm-up and thinning that this posterior needs.
+        of_latents: quantities of continuous latents, for which SVI has no draws to rank.
     """
 
     model: Any
     reference: tuple[np.ndarray, ...]
     quantities: Quantities
     chain: Chain = field(default_factory=lambda: Chain())
+    of_latents: tuple[str, ...] = ()
 
     def case(self) -> Case:
         """The settled program with its plan."""
@@ -355,6 +357,7 @@ STUDIES: dict[str, Study] = {
         model=LDA(num_components=2, topic_concentration=0.8),
         reference=(_counts(6, 5, mean=2.0),),
         quantities=_topics("phi"),
+        of_latents=("largest share", "purity"),
     ),
     "MLDA": Study(
         model=MLDA(num_components=2, topic_concentration=0.8),

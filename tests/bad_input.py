@@ -366,6 +366,7 @@ CASES = [
         ("a fit for a checkpoint", "fit(one_mean, x, checkpoint=saved)", "ValueError", "holds something else | folder of its own"),
         ("another fit's checkpoint", "fit(one_mean, x, checkpoint=state_of(one_mean, seed=1))", "ValueError", "checkpoint= | state of another fit (seed: 1, now 0) | another folder"),
         ("seconds below 0", "fit(model, x, checkpoint=folder, checkpoint_every=-1)", "ValueError", "checkpoint_every | at least 0"),
+        ("seconds without a folder", "fit(model, x, checkpoint_every=10)", "ValueError", "checkpoint_every | no folder | give checkpoint="),
     ),
     *_cases(
         "Results",

@@ -231,12 +231,14 @@ def check_folder(folder: Any, every: Any) -> None:
     Raises:
         TypeError: for what is no path.
         NotADirectoryError: where a file is in the way.
-        ValueError: for seconds below 0.
+        ValueError: for seconds below 0, or without a folder.
     """
     if folder is None:
+        if every is not None:
+            raise ValueError(f"checkpoint_every is {every!r}, but there is no folder to save in: give checkpoint= one")
         return
     check_place(folder, "checkpoint")
-    if not (isinstance(every, int | float) and every >= 0):
+    if not (every is None or (isinstance(every, int | float) and every >= 0)):
         raise ValueError(f"checkpoint_every must be seconds of at least 0, found {every!r}")
 
 

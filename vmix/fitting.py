@@ -51,10 +51,12 @@ from vmix.recovering import Recovery, Restart, check_on_nan, check_on_nan_word
 from vmix.results import Fit, settings_of
 from vmix.resuming import Keeper, density_digest, described_start, fingerprint
 from vmix.sharding import check_mesh, over, placed
+from vmix.signals import ends_by_sigterm
 from vmix.starting import make_start, recipe_of
 from vmix.streaming import Stream, is_streamed, sample_rows
 
 KNOWN_BYTES = 2 << 30
+EVERY = 60.0  # seconds between two saves
 
 __all__ = ["ConvergenceWarning", "FitError", "Task", "begin", "factors_at", "fit", "hold", "prepare_task"]
 
@@ -72,7 +74,7 @@ def fit(
     callback: Callable[[int, Callable[[], Fit]], None] | None = None,
     mesh: Mesh | None = None,
     checkpoint: str | Path | None = None,
-    checkpoint_every: float = 60.0,
+    checkpoint_every: float | None = None,
     on_nan: str = "stop",
 ) -> Fit:
     """Fit a program to data.
@@ -94,8 +96,9 @@ def fit(
         mesh: devices that share the rows, `jax.make_mesh((8,), ("data",))`, and by a second axis the components. All
             else is on each of them; statistics are sums, so the result is what one device finds, but for rounding.
         checkpoint: a folder in which the fit leaves its state as it goes. The same call goes on from there, to the
-            same bits on the same device, however it was ended; when it has ended it gives the fit at once.
-        checkpoint_every: seconds between two saves, at least.
+            same bits on the same device, however it was ended; when it has ended it gives the fit at once. SIGTERM
+            lets it keep its state first, then ends the process, unless the program takes that signal itself.
+        checkpoint_every: seconds between two saves, at least; 60 by default.
         on_nan: "stop" with an error when the objective is not finite any more, or "restart": go back to the last finite
             state and on with steps a tenth as large, at most three times, each with a warning and a line in
             `history["nan_restarts"]`.
@@ -127,8 +130,10 @@ def fit(
     check_folder(checkpoint, checkpoint_every)
     check_on_nan_word(on_nan)
     mesh = check_mesh(mesh)
-    with over(mesh):
-        keeper = None if checkpoint is None else Keeper(checkpoint, checkpoint_every)
+    with ends_by_sigterm(checkpoint is not None), over(mesh):
+        keeper = (
+            None if checkpoint is None else Keeper(checkpoint, EVERY if checkpoint_every is None else checkpoint_every)
+        )
 
         def look(program: Program, arrays: tuple, sites: Mapping[str, Site]) -> None:
             if keeper is not None:

@@ -137,6 +137,41 @@ def test_a_signal_to_a_command_leaves_its_state_and_its_run_and_says_how_to_go_o
     assert fit.interrupted and done == len(fit.history["objective"])
 
 
+SCRIPT = """
+import sys, numpy as np, vmix
+from vmix.inference import Gibbs
+from vmix.models import GaussianMixture
+
+x = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+engine = Gibbs(num_samples=1, num_warmup=1_000_000_000)
+vmix.fit(GaussianMixture(num_components=2), x, engine=engine, seed=0, checkpoint=sys.argv[1], checkpoint_every=1e9)
+print("went on")
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_to_a_script_leaves_the_last_state_and_says_how_to_go_on(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "state")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not (tmp_path / "state" / checkpoint.MANIFEST).exists():
+        time.sleep(0.05)
+    time.sleep(5)
+    process.send_signal(signal.SIGTERM)
+    try:
+        out, said = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == -signal.SIGTERM and not out, said
+    assert "interrupted after" in said and "the same call goes on from checkpoint=" in said
+    assert "Traceback" not in said
+    assert checkpoint.load_config(tmp_path / "state")["done"] > 1
+
+
 def bomb(file, megabytes):
     """An archive of zeros, a thousandth of what it unpacks to."""
     header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({megabytes << 20},), }}".ljust(117) + "\n"

@@ -32,7 +32,9 @@ RECIPE = Recipe(views=2, pretrain_epochs=EPOCHS, batch_size=16, mixture_restarts
 
 
 def fit(folder=None, *, every=0.0):
-    return vmix.fit(MODEL, X, engine=ENGINE, seed=0, init=RECIPE, checkpoint=folder, checkpoint_every=every)
+    return vmix.fit(
+        MODEL, X, engine=ENGINE, seed=0, init=RECIPE, checkpoint=folder, checkpoint_every=every if folder else None
+    )
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def callback(done, _):
 
 fit = vmix.fit(
     GaussianMixture(num_components=64), x, engine=Gibbs(num_samples=4, num_warmup=2), seed=0, init="random",
-    checkpoint=sys.argv[1] or None, checkpoint_every=1e9, callback=callback,
+    callback=callback, **({"checkpoint": sys.argv[1], "checkpoint_every": 1e9} if sys.argv[1] else {}),
 )
 np.savez(sys.argv[2], objective=fit.history["objective"], **fit.posterior)
 """
