@@ -73,6 +73,8 @@ def faults(text: str) -> list[str]:
         where = {"python_version": python, "python_full_version": f"{python}.0"}
         there = {name: version for name, version, marker in pins if not marker or Marker(marker).evaluate(where)}
         for requirement in direct():
+            if requirement.marker and not requirement.marker.evaluate(where):
+                continue
             version = there.get(canonicalize_name(requirement.name))
             if version is None or not requirement.specifier.contains(version, prereleases=True):
                 found.append(f"Python {python}: {requirement} is asked for, the lock has {version}")

@@ -1,9 +1,9 @@
-"""Fuzz the readers of files guided by coverage, with atheris, which is no dependency: `pip install atheris`, then
+"""Fuzz the readers of files guided by coverage, with atheris (in the extra `dev`, where it has wheels):
 
     python -m tests.fuzz_readers READER [-max_total_time=SECONDS]
 
 READER is a key of `tests.hostile_files.READERS`, such as `npy` or `csv`. It ends at the first error that is not one of
-those that readers may raise, and writes the bytes that led to it. `tests/vmix/test_fuzz.py` needs no atheris.
+those that readers may raise, and writes the bytes that led to it. `tests/vmix/test_fuzz.py` runs it for some seconds.
 """
 
 import contextlib

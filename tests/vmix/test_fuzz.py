@@ -1,8 +1,13 @@
 """Damaged and hostile files: every reader gives a value or a clear error, in bounded time and memory."""
 
+import re
 import shutil
+import subprocess
+import sys
 import tracemalloc
 import warnings
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -13,6 +18,7 @@ from vmix.compose import GraphError
 from vmix.program import ProgramError
 
 pytestmark = pytest.mark.faults
+ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 20  # far above what a read takes, far below a hang
 BYTES = 64 << 20
 EDIT = st.tuples(st.sampled_from(EDITS), st.floats(0, 1, exclude_max=True), st.integers(0, 2**64))
@@ -117,3 +123,28 @@ def test_thousands_of_damaged_files_are_read_or_refused(name, valid, tmp_path):
 def test_thousands_of_signed_manifests_are_read_or_refused(name, valid, tmp_path):
     shutil.copytree(valid, tmp_path, dirs_exist_ok=True)
     fuzz_signed(name, tmp_path, count=200 if name in ("compare", "fit") else 1_000)
+
+
+def guided(name, seconds, folder):
+    """Bytes that grow by what they reach of the reader's code, for so many seconds."""
+    if find_spec("atheris") is None:
+        pytest.skip("atheris is not installed: there are no wheels for this platform")
+    options = [f"-max_total_time={seconds}", "-seed=1", f"-artifact_prefix={folder}/"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz_readers", name, *options], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    assert int(re.search(r"Done (\d+) runs", ended.stderr)[1]) > 10
+    assert not list(folder.iterdir()), "bytes that led to an error"
+
+
+@pytest.mark.parametrize("name", ["npy", "csv", "options"])
+def test_search_by_coverage_finds_no_crash(name, tmp_path):
+    guided(name, 3, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", READERS)
+def test_a_minute_of_search_by_coverage_finds_no_crash(name, tmp_path):
+    guided(name, 60, tmp_path)
