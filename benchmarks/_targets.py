@@ -51,18 +51,24 @@ def _topics(case: str) -> Callable[[Lookup], float]:
 
 
 def _components(case: str) -> Callable[[Lookup], float]:
-    """Times sooner at scikit-learn's last held-out value; 0 where that is never reached."""
+    """Times sooner within a hundredth of scikit-learn's last held-out value; 0 where that is never reached."""
 
     def reached(get: Lookup) -> float:
         get("mixtures", case, "held_out")
         try:
-            return get("mixtures", case, "times_sooner_than_scikit_learn")
+            return get("mixtures", case, "times_sooner_at_the_same_value")
         except KeyError:
             return 0.0
 
     return reached
 
 
+def _tutorial(case: str) -> Callable[[Lookup], float]:
+    return lambda get: SERKET[case][1] / get("serket", case, "seconds")
+
+
+# the original's five rounds on the same 3,000 pairs, accuracy of the last round; the page says how it ran
+SERKET = {"vae_gmm/modules": (0.757, 1304), "vae_gmm_mm/modules": (0.760, 2151)}
 COMPILING = "compiling and tracing; the fit itself takes less than half a second"
 EVIDENCE = "one seed; the evidence finds 10 to 14 components for ten digits (decision 13)"
 TARGETS = (
@@ -79,6 +85,17 @@ TARGETS = (
         )
         for z in (8, 10, 16, 64)
     ),
+    *(
+        Target(
+            f"Serket's tutorial {case.removesuffix('/modules')}, five rounds, over the original's seconds",
+            50.0,
+            _tutorial(case),
+            why="half is the autoencoder's 1,800 steps, half a mixture's sixteen restarts at each round"
+            if case == "vae_gmm/modules"
+            else "1,800 steps of the autoencoder",
+        )
+        for case in SERKET
+    ),
     Target("EM, diagonal, over scikit-learn", 6.0, _of("mixtures", "em-diagonal", "times_faster_than_float64")),
     Target("EM, full, over scikit-learn", 10.0, _of("mixtures", "em-full", "times_faster_than_float64")),
     Target(
@@ -92,7 +109,7 @@ TARGETS = (
             f"Dirichlet-process mixture, {covariance}, at scikit-learn's held-out value, so many times sooner",
             8.0,
             _components(f"dp-{covariance}"),
-            why="it settles 18 to 26 times sooner, but its prior on spreads, the stronger, widens narrow components",
+            why="it settles 20 times sooner, but 0.02 nats a row lower, at another optimum",
         )
         for covariance in ("diagonal", "full")
     ),
@@ -155,8 +172,9 @@ def section(folder: Path) -> list[str]:
     """The table, of the targets that have lines."""
 
     def get(name: str, case: str, metric: str, variant: str = "vmix", *, worst: bool = False) -> float:
-        lines = [line for line in read(folder, name) if line["case"] == case and metric in line["metrics"]]
-        values = [line["metrics"][metric] for line in lines if line["variant"].startswith(variant)]
+        lines = [line for line in read(folder, name) if line["case"] == case and line["variant"].startswith(variant)]
+        found = [line["metrics"] | {"seconds": line.get("seconds", np.nan)} for line in lines]
+        values = [metrics[metric] for metrics in found if metric in metrics]
         if not values:
             raise KeyError(name)
         return float(min(values) if worst else np.mean(values))

@@ -19,8 +19,6 @@ Written by `vmix benchmark results_table` from `results/*.jsonl`; not by hand. E
 one case, over its seeds; *worst* is the largest of what should be small (seconds, load, gaps) and the smallest of all
 else. Ratios (`times_...`) come from runs interleaved in one process. How to read and rerun: [README.md](README.md).
 """
-# the original's five rounds on the same 3,000 pairs, accuracy of the last round; the page says how it ran
-SERKET = {"vae_gmm/modules": (0.757, 1304), "vae_gmm_mm/modules": (0.760, 2151)}
 PUBLISHED = "published.json"
 # benchmarks of many points have tables of their own
 TABLES = {"growth": _growth_curves.section, "roofline": _roofline_counts.section}
@@ -68,7 +66,7 @@ def _tutorials(lines: list[dict[str, Any]]) -> list[str]:
             continue
         accuracy = np.array([run["metrics"]["accuracy"] for run in runs])
         seconds = np.array([run["seconds"] for run in runs])
-        before = SERKET.get(case)
+        before = _targets.SERKET.get(case)
         then = [f"{before[0]:.3f}", str(before[1]), f"{before[1] / seconds.mean():.1f}"] if before else ["", "", ""]
         found = [f"{accuracy.mean():.3f} ({accuracy.min():.3f})", f"{seconds.mean():.0f} ({seconds.max():.0f})"]
         rows.append("| " + " | ".join([case, *found, str(len(runs)), *then]) + " |")
