@@ -110,7 +110,8 @@ def _rows(variant: str, runs: list[dict[str, Any]]) -> list[str]:
         values = np.array([run["metrics"][name] for run in runs if name in run["metrics"]])
         worst = values.max() if name.startswith(SMALL_IS_GOOD) else values.min()
         spread = f"{values.std(ddof=1):.3g}" if len(values) > 1 else "-"
-        rows.append(f"| {variant} | {name} | {_number(values.mean())} | {spread} | {_number(worst)} | {len(values)} |")
+        said = name.replace("|", r"\|")  # such as log p(x | c)
+        rows.append(f"| {variant} | {said} | {_number(values.mean())} | {spread} | {_number(worst)} | {len(values)} |")
     both = [(run["metrics"]["elbo"], run["metrics"]["accuracy"]) for run in runs if _has_both(run)]
     if len(both) > 2:
         r = np.corrcoef(np.array(both).T)[0, 1]

@@ -122,7 +122,7 @@ def _mathml(latex: str, display: str) -> str:
 
 
 def _linked(match: re.Match, path: Path, home: Path, known: dict[Path, Path]) -> str:
-    """A link with its target's place in the site; its words alone where the site has no such page."""
+    """A link with its target's place in the site, or its title; its words alone where the site has no such page."""
     mark, words, target = match.groups()
     if urlsplit(target).scheme or target.startswith("#"):
         return match[0]
@@ -136,6 +136,10 @@ def _linked(match: re.Match, path: Path, home: Path, known: dict[Path, Path]) ->
             raise SystemExit(f"{path.relative_to(ROOT)} leads to {target}, which is not there")
         return words
     there = os.path.relpath(known[found], home.parent)
+    if mark and found.parent.name == "terminal":  # wide: a click shows it by itself
+        return f"[![{words}]({there})]({there})"
+    if words.endswith(".md"):  # the name of a file in the repository, a title in the site
+        words = next(line[2:] for line in found.read_text().splitlines() if line.startswith("# "))
     return f"{mark}[{words}]({there}{'#' + anchor if anchor else ''})"
 
 

@@ -158,8 +158,20 @@ def screen(title: str, text: str) -> str:
         prompt = Text("$ ", style="bold green") + Text(line[2:], style="bold") if line.startswith("$ ") else None
         console.print(prompt or Text.from_ansi(line))
     made = console.export_svg(title=title, unique_id=f"vmix-{title.replace(' ', '-')}")
+    made = _with_room_below(made)
     made = re.sub(r"@font-face \{.*?\}\s*", "", made, flags=re.S).replace("Fira Code, monospace", "monospace")
     return re.sub(r"[ \t]+$", "", made, flags=re.M)
+
+
+def _with_room_below(made: str, *, pixels: float = 8.0) -> str:
+    """A screen that does not cut the tails off the letters of its last line."""
+    heights = (r'(viewBox="0 0 \S+ )([\d.]+)', r'(clip-terminal">\s*<rect [^>]*height=")([\d.]+)',
+               r'(<rect fill="#292929"[^>]* height=")([\d.]+)')  # fmt: skip
+    for height in heights:
+        made, count = re.subn(height, lambda m: f"{m[1]}{float(m[2]) + pixels:.1f}", made, count=1)
+        if count != 1:
+            raise SystemExit(f"no {height} in the screen that Rich made")
+    return made
 
 
 def main() -> None:

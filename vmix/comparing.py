@@ -21,6 +21,7 @@ from vmix.report import flatten, layout_of, scatter_figure, thin
 from vmix.runs import is_run, read_json
 
 MAX_POINTS = 1_000
+DIGITS = 4
 METRICS = ("accuracy", "nmi", "ari", "completeness", "elbo", "seconds")
 # Not completeness, which is 1 where one component holds everything.
 RANKED = ("accuracy", "nmi", "ari", "elbo")
@@ -165,7 +166,7 @@ def _cell(record: RunRecord, name: str) -> str:
     if name not in record.metrics:
         return "none"
     value = record.metrics[name]
-    return "not finite" if value is None else f"{value:,.1f}" if name == "seconds" else f"{value:,.4f}"
+    return "not finite" if value is None else f"{value:,.1f}" if name == "seconds" else f"{value:,.{DIGITS}f}"
 
 
 def _length(record: RunRecord) -> str:
@@ -173,11 +174,11 @@ def _length(record: RunRecord) -> str:
 
 
 def _best(records: Sequence[RunRecord], names: Sequence[str]) -> dict[str, int]:
-    """The run that is ahead of all others in each of these metrics, where one is."""
+    """The run that is ahead of all others in each of these metrics as it is printed, where one is."""
     found = {}
     for name in names:
         values = [record.metrics.get(name) for record in records]
-        known = [-np.inf if value is None else value for value in values]
+        known = [-np.inf if value is None else round(value, DIGITS) for value in values]
         if known.count(max(known)) == 1:
             found[name] = int(np.argmax(known))
     return found

@@ -7,6 +7,8 @@ comes first, and of the two tables each entry by itself.
 
 from __future__ import annotations
 
+import csv
+import io
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,11 +65,20 @@ def read_options(path: Path, known: list[str]) -> dict[str, Any]:
         name = key.replace("_", "-")
         if name not in known:
             raise ValueError(f"{path}: {unknown('option', key, known)}")
+        if name == "columns" and isinstance(value, list):
+            value = _row(value)
         if isinstance(value, Mapping) != (name in TABLES) or isinstance(value, list):
             expected = f"a table, [{name}]" if name in TABLES else "a text, a number, true or false"
             raise ValueError(f"{path}: {key} is {value!r}; expected {expected}")
         options[name] = value
     return options
+
+
+def _row(values: list[Any]) -> str:
+    """Names or numbers of columns as the command line takes them, a line of a CSV file."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(values)
+    return line.getvalue()
 
 
 def _add_pairs(argument: Any, table: Mapping[str, Any], path: str) -> None:

@@ -16,6 +16,7 @@ from vmix.log_joint import Batch, batch_terms, model_sites, state_log_weights
 from vmix.merging import evidence_clusters, merged_clusters
 from vmix.numerics import responsibilities
 from vmix.plan import Plan
+from vmix.program import OBSERVED
 
 
 class View(NamedTuple):
@@ -95,12 +96,16 @@ def _flat_terms(plan: Plan, start: Start, batch: Batch, zero: Array) -> Any:
 
 
 def features_of(plan: Plan, views: View, batch: Batch) -> tuple[Array, ...]:
-    """What a clustering sees: each child of the discrete sites, centred, each site with unit total variance."""
+    """What a clustering sees: each child of the discrete sites, centred, each site with unit total variance.
+
+    Those whose density compresses, or, where there are none, those that are observed.
+    """
 
     def of(view: View) -> dict[str, Array]:
         sites = model_sites(plan, view.start.globals, view.latents, view.start.params, batch.args)
         discrete = {name for name, _ in plan.layout.discrete}
         children = [name for name in plan.frames if discrete & set(plan.sites[name].parents)]
+        children = children or [name for name in plan.names(OBSERVED) if discrete & set(plan.sites[name].parents)]
         return {name: _unit(_values(plan, name, sites[name])) for name in children}
 
     found = jax.lax.map(of, views)

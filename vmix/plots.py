@@ -429,14 +429,19 @@ def data_uri(image: bytes) -> str:
 
 
 def _lines(ax: Axes, rows: np.ndarray, ink: str, *, axis: str = "feature", table: Columns | None = None) -> None:
-    """Draw each row over its features; dots as well where there are few, and names where they are known."""
+    """Draw each row over its features, or single values along a line; dots where there are few, names where known."""
     places = np.arange(rows.shape[-1])
     marker = "o" if len(places) <= 20 else None
     if table is not None and len(table.loc) != len(places):  # steps, not columns
         table = None
     shown = rows if table is None else table.even(rows)
-    ax.plot(places, shown.T, color=ink, alpha=0.5, linewidth=0.8, marker=marker, markersize=3)
     names = None if table is None else table.names
+    if len(places) == 1:  # values go across, one row below the other
+        ax.plot(shown[:, 0], np.arange(len(shown)), "o", color=ink, alpha=0.5, markersize=4)
+        ax.set_yticks([])
+        ax.set_xlabel(names[0] if names else axis, parse_math=False)
+        return
+    ax.plot(places, shown.T, color=ink, alpha=0.5, linewidth=0.8, marker=marker, markersize=3)
     if len(places) <= MAX_NAMED:
         look: dict[str, Any] = {"rotation": 20, "ha": "right", "parse_math": False} if names else {}
         ax.set_xticks(places, names, **look)

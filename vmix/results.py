@@ -36,6 +36,8 @@ from vmix.showing import fit_html, fit_text
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from vmix.diagnosing import Diagnosis
+
 PREDICTIVE_DRAWS = 32
 
 
@@ -265,6 +267,12 @@ class Fit:
             "plan": self.plan.to_json(),
         }
         checkpoint.save(folder, tree, config)
+
+    def diagnose(self, *data: ArrayLike, held_out: ArrayLike | tuple[ArrayLike, ...] | None = None) -> Diagnosis:
+        """What often goes wrong, looked for in this fit: vmix.diagnose(fit, *data, held_out=held_out)."""
+        from vmix.diagnosing import diagnose
+
+        return diagnose(self, *data, held_out=held_out)
 
     def report(
         self,

@@ -28,6 +28,16 @@ def test_links_that_leave_docs_lead_to_the_pages_of_the_site(make_book):
     assert found == "[one](../readme.md#use-it), [two](../b.md), three, [four](https://a.org)\n"
 
 
+def test_names_of_files_become_titles_and_screens_can_be_opened(make_book, tmp_path):
+    page, screen = tmp_path / "b.md", tmp_path / "terminal" / "fit.svg"
+    page.write_text("<!-- made -->\n# All of b\n")
+    screen.parent.mkdir()
+    screen.write_text("<svg/>")
+    known = {page: Path("b.md"), screen: Path("terminal/fit.svg")}
+    found = make_book.portable("[b.md](b.md#x)\n\n![A fit](terminal/fit.svg)\n", tmp_path / "a.md", Path("a.md"), known)
+    assert found == "[All of b](b.md#x)\n\n[![A fit](terminal/fit.svg)](terminal/fit.svg)\n"
+
+
 def test_a_link_to_nothing_ends_the_build(make_book):
     with pytest.raises(SystemExit, match="docs/a.md leads to not-there.md#x, which is not there"):
         make_book.portable("[one](not-there.md#x)\n", DOCS / "a.md", Path("a.md"), {})

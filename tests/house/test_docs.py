@@ -44,6 +44,14 @@ def test_links_resolve(page):
         assert not anchor or anchor in anchors(found), f"{name(page)} links to {target}, a heading that is not there"
 
 
+@pytest.mark.parametrize("page", [*LINKED, ROOT / "benchmarks" / "RESULTS.md"], ids=name)
+def test_rows_of_a_table_have_as_many_cells_as_its_head(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.S | re.M)
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        head, *rows = (re.split(r"(?<!\\)\|", line) for line in table.splitlines())
+        assert [row for row in rows if len(row) != len(head)] == []
+
+
 def test_every_page_is_in_the_index_or_in_a_page_that_is():
     index = DOCS / "index.md"
     first = _pages_linked(index)

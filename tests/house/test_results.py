@@ -54,7 +54,8 @@ def test_damaged_line_is_refused_by_name(tmp_path):
 def test_page_gives_mean_spread_worst_and_seeds(tmp_path):
     for seed, accuracy in enumerate((0.5, 0.75)):
         case = Case(benchmark="speed", case="a", variant="vmix", seed=seed)
-        record(case, {"accuracy": accuracy, "seconds_per_iteration": seed + 1.0}, 1.0, tmp_path)
+        record(case, {"accuracy": accuracy, "seconds_per_iteration": seed + 1.0, "log p(x | c)": 2.0}, 1.0, tmp_path)
     page = results_table.render(tmp_path)
+    assert r"| vmix | log p(x \| c) | 2 | 0 | 2 | 2 |" in page
     assert "| vmix | accuracy | 0.625 | 0.177 | 0.5 | 2 |" in page
     assert "| vmix | seconds_per_iteration | 1.5 | 0.707 | 2 | 2 |" in page

@@ -83,6 +83,12 @@ def test_table_has_the_metrics_and_marks_who_is_ahead(make_run, tmp_path):
     assert "vmix fit b" in text
 
 
+def test_nobody_is_ahead_by_digits_that_are_not_printed(make_run, tmp_path):
+    close = {"accuracy": 0.6, "completeness": 1.0, "elbo": -20.500004, "seconds": 9.0}
+    _, page = page_of([make_run("a"), make_run("b", metrics=close)], tmp_path)
+    assert page.strong == ["0.6000"]
+
+
 def test_page_needs_no_network_and_names_its_pictures(make_run, tmp_path):
     _, page = page_of([make_run("a"), make_run("b", latents=False)], tmp_path)
     assert page.addresses and page.unnamed == []

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from tests.vmix.test_cli import ToyEngine, ToyMixture, calls, fails, run  # noqa: F401
-from vmix import runs
+from vmix import configuring, runs
+from vmix.cli_options import columns_asked
 
 OPTIONS = """
 model = "ToyMixture"
@@ -63,6 +64,12 @@ def test_lists_and_false_reach_the_engine_as_python_values(calls, tmp_path, file
     file.write_text(OPTIONS + "tolerance = [0.5, 80, false]\n")
     assert run("fit", "--config", file, "--out", tmp_path / "run") == 0
     assert calls[0][1].tolerance == (0.5, 80, False)
+
+
+def test_columns_may_be_a_list_as_in_python(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('columns = ["age", "income, net", 5]')
+    assert columns_asked(configuring.read_options(path, ["columns"])["columns"]) == ["age", "income, net", 5]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,10 @@ def test_a_good_fit_has_no_warnings(fit):
     assert str(found).count("\n") == 5 and str(found).startswith("ok    objective: The stopping rule was met")
 
 
+def test_a_fit_answers_by_itself(fit):
+    assert fit.diagnose(X[::2], held_out=X[1::2]) == vmix.diagnose(fit, X[::2], held_out=X[1::2])
+
+
 def test_rows_that_are_less_likely_than_the_others_are_told(fit):
     found = vmix.diagnose(fit, X[::2], held_out=(X[1::2] + 4,))
     assert warned(found) == {"held out"}

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from vmix import metrics, plots
+from vmix.columns import columns_of
 from vmix.progress import Progress
 
 RNG = np.random.default_rng(0)
@@ -92,6 +93,14 @@ def test_rows_are_drawn_as_images_or_as_lines(ax, shape):
     plots.component_samples(ax, np.stack([x, x]), shape)
     assert bool(ax.get_images()) == (shape is not None)
     assert bool(ax.get_lines()) == (shape is None)
+
+
+def test_values_of_a_single_column_go_across(ax):
+    x = RNG.normal(size=(2, 5, 1))
+    plots.component_samples(ax, x, None, table=columns_of(x.reshape(-1, 1), ["wind $x"]))
+    assert [line.get_xdata().tolist() for line in ax.get_lines()] == x[..., 0].tolist()
+    assert ax.get_xlabel() == "wind $x" and not len(ax.get_yticks())
+    plots.png(lambda ax: plots.component_samples(ax, x, None), size=(2, 1))
 
 
 def test_names_with_dollars_are_drawn_as_they_stand():

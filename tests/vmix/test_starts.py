@@ -5,6 +5,8 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 
 import vmix
@@ -12,7 +14,7 @@ from vmix import mixture_start
 from vmix.distortion import distorted, straightened
 from vmix.door import prepare
 from vmix.engine import Data, Start
-from vmix.first_responsibilities import View, first_shares
+from vmix.first_responsibilities import View, first_shares, start_responsibilities
 from vmix.gaussian_pool import Pool, log_likelihood, union
 from vmix.inference import EM
 from vmix.log_joint import Batch, batch_terms
@@ -248,6 +250,41 @@ def test_where_the_number_is_open_each_cluster_in_use_has_its_price(deep, monkey
     price = 3.0 * np.log(120) / 120 if clusters == "evidence" else 0.0
     used = 2 if clusters == "evidence" else 3
     assert stage.objective[0] == pytest.approx(kept - price * used, abs=1e-5)
+
+
+def purchases(weeks, bought):
+    """Two kinds of customers, whose counts have a family that does not compress."""
+    w = numpyro.sample("w", dist.Dirichlet(jnp.ones(2)))
+    with numpyro.plate("components", 2):
+        rate = numpyro.sample("rate", dist.Gamma(1.0, 0.1))
+        size = numpyro.sample("size", dist.Gamma(2.0, 0.2))
+    with numpyro.plate("data", len(bought)):
+        c = numpyro.sample("c", dist.Categorical(w))
+        numpyro.sample("x", dist.NegativeBinomial2(rate[c] * weeks, size[c]), obs=bought)
+
+
+@pytest.fixture
+def customers():
+    """Weeks, and counts at 0.3 and 3 a week."""
+    generator = np.random.default_rng(0)
+    weeks = generator.integers(1, 20, 200)
+    mean = np.repeat([0.3, 3.0], 100) * weeks
+    return weeks, generator.negative_binomial(8, 8 / (8 + mean))
+
+
+def test_data_that_do_not_compress_are_clustered_too(customers):
+    plan, data = make_plan(prepare(purchases, customers), customers, key=KEY), Data(customers, None, None)
+    start = Start(dict(plan.initial), {})
+    batch = mixture_batch(plan, data, start, key=KEY)
+    shares = start_responsibilities(plan, start, batch, key=KEY, clusters="k-means")
+    few, many = sorted((customers[1][np.argmax(shares, 1) == k] for k in range(2)), key=np.mean)
+    assert few.max() < many.min()
+
+
+@pytest.mark.slow
+def test_em_of_such_data_leaves_the_place_where_components_are_alike(customers):
+    fit = vmix.fit(purchases, *customers, engine=EM(), seed=0)
+    assert np.allclose(np.sort(fit.posterior["rate"]), [0.3, 3.0], rtol=0.3)
 
 
 def test_views_need_codes_that_compress(deep):
