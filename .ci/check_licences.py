@@ -31,7 +31,7 @@ SPOKEN = {
     "zlib": "Zlib",
 }
 # Packages that say it in their licence file alone, with what that file is.
-IN_A_FILE = {"axe-playwright-python": "MIT"}  # axe-core inside of it is MPL-2.0
+IN_A_FILE = {"atheris": "Apache-2.0", "axe-playwright-python": "MIT"}  # axe-core inside of it is MPL-2.0
 _NO_NAMES = {"OSI Approved", "DFSG approved"}
 _EXCEPTIONS = re.compile(r"\s+WITH\s+(LLVM-exception|GCC-exception-3\.1)", re.I)
 
