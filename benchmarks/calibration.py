@@ -2,14 +2,14 @@
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from benchmarks._calibration import STUDIES, Factors, simulate
+from benchmarks._calibration import STUDIES, Factors, Study, simulate
 from benchmarks._ranks import NUM_BINS, Verdict, histogram, judge, ranks
 from benchmarks._recording import RESULTS, Case, is_recorded, record
 
@@ -62,8 +62,7 @@ def by_svi(name: str, num_simulations: int, seed: int, *, folder: Path) -> None:
     options = {"num_simulations": num_simulations, "num_draws": NUM_DRAWS, "seed": seed}
     truth, draws = simulate(study, sampler=sampler, start_at_truth=True, **options)
     exact = simulate(study, sampler=study.chain, **options)[1]
-    other = [n for n in draws if n.startswith("log") or "row" in n or "data" in n]
-    globals_ = [name for name in draws if name not in (*other, *study.of_latents)]
+    globals_ = ranked_by_svi(study, draws)
     ratios = {name: float(np.median(draws[name].std(1) / np.maximum(exact[name].std(1), 1e-6))) for name in globals_}
     _, verdicts = judged(truth, draws, seed=seed)
     metrics = {f"sd over that of Gibbs, {name}": ratio for name, ratio in ratios.items()}
@@ -71,6 +70,12 @@ def by_svi(name: str, num_simulations: int, seed: int, *, folder: Path) -> None:
     metrics |= {f"spread of the ranks, {name}": verdicts[name].spread for name in globals_}
     record(case, metrics, time.process_time() - began, folder)
     print(f"{name}, SVI: sd over that of Gibbs {min(ratios.values()):.2f} to {max(ratios.values()):.2f}", flush=True)
+
+
+def ranked_by_svi(study: Study, names: Collection[str]) -> list[str]:
+    """The quantities that hang on no row's own latents."""
+    other = [name for name in names if name.startswith("log") or "row" in name or "data" in name]
+    return [name for name in names if name not in (*other, *study.of_latents)]
 
 
 def judged(

@@ -56,7 +56,6 @@ from vmix.starting import make_start, recipe_of
 from vmix.streaming import Stream, is_streamed, sample_rows
 
 KNOWN_BYTES = 2 << 30
-EVERY = 60.0  # seconds between two saves
 
 __all__ = ["ConvergenceWarning", "FitError", "Task", "begin", "factors_at", "fit", "hold", "prepare_task"]
 
@@ -131,9 +130,7 @@ def fit(
     check_on_nan_word(on_nan)
     mesh = check_mesh(mesh)
     with ends_by_sigterm(checkpoint is not None), over(mesh):
-        keeper = (
-            None if checkpoint is None else Keeper(checkpoint, EVERY if checkpoint_every is None else checkpoint_every)
-        )
+        keeper = None if checkpoint is None else Keeper(checkpoint, checkpoint_every)
 
         def look(program: Program, arrays: tuple, sites: Mapping[str, Site]) -> None:
             if keeper is not None:

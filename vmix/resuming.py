@@ -52,11 +52,11 @@ class Keeper:
 
     Args:
         folder: where the state is kept; made when missing.
-        every: seconds between two saves, at least.
+        every: seconds between two saves, at least; None for 60.
     """
 
-    def __init__(self, folder: str | Path, every: float) -> None:
-        self.folder, self.every = Path(folder), every
+    def __init__(self, folder: str | Path, every: float | None) -> None:
+        self.folder, self.every = Path(folder), 60.0 if every is None else every
         self.identity: dict[str, Any] = {}
         self.stages: list[Stage] = []
         self._reached: dict[str, Reached] = {}

@@ -4,10 +4,11 @@ Every p-value must be above 1e-4. A model has at most 16 statistics and two test
 probability 3e-3 a model at most; seeds are fixed. `benchmarks/calibration.py` records the same at full size.
 """
 
+import numpy as np
 import pytest
 
 from benchmarks._calibration import STUDIES, Chain, Factors, simulate
-from benchmarks.calibration import LIMIT, NUM_DRAWS, judged
+from benchmarks.calibration import LIMIT, NUM_DRAWS, judged, ranked_by_svi
 from vmix.inference import gibbs
 from vmix.updates import draw
 
@@ -22,6 +23,14 @@ def smallest(name, *, num_simulations, chain):
 def test_ranks_of_a_small_study_are_uniform():
     found = smallest("BernoulliMixture", num_simulations=200, chain=Chain(num_warmup=40, thin=4))
     assert min(found.values()) > LIMIT, found
+
+
+def test_what_svi_is_ranked_by_hangs_on_no_latent():
+    """SVI has no draws of a document's shares: other shares, the same figures."""
+    study, rng = STUDIES["LDA"], np.random.default_rng(0)
+    phi = rng.dirichlet(np.ones(5), 2)
+    one, other = (study.quantities({"phi": phi, "theta": rng.dirichlet(np.ones(2), 6)}, ()) for _ in range(2))
+    assert {name for name in one if one[name] == other[name]} == set(ranked_by_svi(study, one))
 
 
 @pytest.mark.slow
