@@ -136,7 +136,7 @@ TARGETS = (
         "Gibbs, over NUTS with c summed out",
         5.0,
         _of("mixtures", "gibbs", "times_marginal_NUTS"),
-        why="a seventh of the sweeps is effective, of NUTS's draws four fifths",
+        why="a seventh of the sweeps is effective, of NUTS's draws three fifths",
     ),
     Target(
         "Gibbs on an HMM, over NUTS with the states summed out",
