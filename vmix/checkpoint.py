@@ -80,7 +80,7 @@ def save(folder: str | os.PathLike[str], tree: Any, config: Mapping[str, Any]) -
     name = f"arrays-{token}.safetensors"
     file = {"name": name, "nbytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
     aside, previous = folder / f"manifest-{token}.tmp", _current(folder)
-    with _folder_made(folder), _removed_on_error(folder / name, aside):
+    with _told(folder), _folder_made(folder), _removed_on_error(folder / name, aside):
         _write(folder / name, raw)
         _write(aside, _signed(json.dumps({"file": file} | body, indent=1, allow_nan=False)))
         _sync(folder)
@@ -111,7 +111,7 @@ def set_aside(folder: str | os.PathLike[str]) -> None:
     if name is None:
         return
     before, aside = _current(place), place / f"manifest-{secrets.token_hex(8)}.tmp"
-    with _folder_made(place), _removed_on_error(place / name, aside):
+    with _told(place), _folder_made(place), _removed_on_error(place / name, aside):
         if name != before:
             (place / name).unlink(missing_ok=True)  # half a copy, left by a kill
             _linked(folder / name, place / name)
@@ -348,6 +348,19 @@ def _versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             found[name] = None
     return found
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Say of what the system refuses where it happened, that nothing is lost, and the way out; its number stays."""
+    try:
+        yield
+    except OSError as error:
+        text = (
+            f"{error.strerror or error}: {str(folder)!r} cannot be written; what was saved there before is as it was: "
+            "make room, or give another folder"
+        )
+        raise (OSError(text) if error.errno is None else OSError(error.errno, text)) from error
 
 
 @contextmanager

@@ -128,10 +128,16 @@ def check_place(folder: Any, name: str) -> None:
     Raises:
         TypeError: for what is no path.
         NotADirectoryError: where a file is in the way.
+        ValueError: for a name that the system does not take.
     """
     check_path(folder, name)
     for place in (Path(folder), *Path(folder).parents):
-        if place.exists() and not place.is_dir():
+        try:
+            taken = place.exists() and not place.is_dir()
+        except OSError as error:
+            found = f"{str(folder)!r}, which cannot be looked up ({error.strerror})"
+            raise ValueError(f"{name} is {found}; expected the path of a folder: give another name") from error
+        if taken:
             raise NotADirectoryError(
                 f"{name} is {str(folder)!r}, but {str(place)!r} is a file; expected a folder, or a place for a new one"
             )

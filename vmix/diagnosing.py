@@ -233,7 +233,7 @@ def of_components(shares: np.ndarray) -> list[Finding]:
     if num > 1:
         named = ", ".join(f"{i} and {j}" for i, j in pairs[:10])
         text = f"These share their rows: {named}." if pairs else "No two components share their rows."
-        remedy = 'fewer components, or a start that merges (init="merge")'
+        remedy = 'fewer components, more starts (restarts=), or a start that merges (init="merge")'
         found.append(Finding("double components", not pairs, text, remedy))
         sure = float((shares.max(1) > SURE).mean())
         entropy = float(entr(shares).sum(1).mean())

@@ -6,9 +6,11 @@ Each error names the argument, what was found, what was expected and the way out
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -222,6 +224,25 @@ def check_batch(engine: Any, num_rows: int) -> None:
         raise ValueError(
             f"{engine.name}(batch_size=) is {size}, but there are only {num_rows} rows; expected at most as many: "
             "leave it out (None) to take all of them at every step"
+        )
+
+
+def check_states(plan: Plan, engine: Any) -> None:
+    """Refuse more restarts or chains than this machine could hold the globals and weights of, each on its own.
+
+    Raises:
+        ValueError: naming the option, and how many would fit if they were all there is.
+    """
+    if not hasattr(os, "sysconf"):
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    a_state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((plan.initial, plan.params)))
+    if a_state * engine.num_states > memory:
+        option = "num_chains" if getattr(engine, "num_chains", 1) > 1 else "restarts"
+        raise ValueError(
+            f"{engine.name}({option}=) is {engine.num_states:,}, each with {a_state:,} bytes of globals and weights, "
+            f"but this machine has {memory / 2**30:.0f} GiB of memory; expected far fewer than {memory // a_state:,}: "
+            "a handful is usual"
         )
 
 

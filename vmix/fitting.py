@@ -31,6 +31,7 @@ from vmix.door import (
     check_labels,
     check_messages,
     check_start,
+    check_states,
     given_globals,
     join_messages,
     prepare,
@@ -250,6 +251,7 @@ def prepare_task(
     plan = make_plan(program, arrays, key=_keys(seed)["plan"], missing=missing is not None, judge=judge)
     plan = replace(plan, columns=tuple(names_of(table) for table in data))
     engine.check(plan, num_rows)
+    check_states(plan, engine)
     labels = join_messages(*factors(plan.layout))
     stream = Stream(plan, engine, arrays, labels, seed=seed) if is_streamed(arrays) else None
     held = hold(plan, arrays, labels) if stream is None else sample_rows(arrays, labels, seed=seed)

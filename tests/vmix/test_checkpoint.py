@@ -231,8 +231,9 @@ def test_a_full_disk_leaves_the_previous_checkpoint_byte_for_byte(tmp_path, monk
     before = files(tmp_path / "run")
     with monkeypatch.context() as patch:
         fail_at(patch, function, count)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="No space left .*run' cannot be written.*as it was: make room") as told:
             checkpoint.save(tmp_path / "run", {"loc": np.ones(3)}, {})
+        assert told.value.errno == errno.ENOSPC
     assert files(tmp_path / "run") == before
     with monkeypatch.context() as patch:
         fail_at(patch, function, count)
