@@ -12,8 +12,6 @@ Example:
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from vmix.compilation import avoid_lapack_deadlock
-
 if TYPE_CHECKING:
     from vmix import compose, data, distributions, inference, metrics, models, networks, plots, sequences, sklearn
     from vmix.conformance import check_program
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
     from vmix.results import Fit, load
 
     __version__: str
-
-# The one thing done at import: a setting that XLA reads when it starts (the reason is in the module).
-avoid_lapack_deadlock()
 
 _HOMES = {
     "Fit": "vmix.results",
