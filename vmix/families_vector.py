@@ -19,7 +19,11 @@ from numpyro.distributions import (
 
 from vmix.distributions.scaled_counts import ScaledCounts
 from vmix.families_protocol import EXACT, LOG_2PI, Family, Frame, as_float, framed_moments, standard_frame
+from vmix.lapack import take_matrices_in_turn
 from vmix.numerics import safe_log
+
+# Done at import, before any Cholesky factor of a program is compiled (the reason is in the module).
+take_matrices_in_turn()
 
 
 class MultivariateNormalFamily(Family):

@@ -22,7 +22,6 @@ from numpyro.infer.inspect import get_dependencies
 from vmix.checks import first_rows
 from vmix.distributions.structured import StructuredDiscrete
 from vmix.families import unwrap
-from vmix.lapack import take_matrices_in_turn
 from vmix.program_errors import (
     IN_PLACE_OF_SCAN,
     ProgramError,
@@ -31,9 +30,6 @@ from vmix.program_errors import (
     refuse_strangers,
     running,
 )
-
-# Done at import, before anything of a program is compiled (the reason is in the module).
-take_matrices_in_turn()
 
 OBSERVED = "observed"
 DISCRETE = "discrete local"
