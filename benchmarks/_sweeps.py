@@ -14,6 +14,7 @@ from vmix.door import check_arrays, prepare
 from vmix.driving import MAX_CHUNK, Run, next_length, on_the_host, stacked
 from vmix.engine import Engine, Info, Start
 from vmix.fitting import Task, begin, hold
+from vmix.lapack import one_blas_thread
 from vmix.plan import make_plan
 from vmix.streaming import Stream, is_streamed, sample_rows
 
@@ -53,8 +54,9 @@ class Sweeps:
 
     def advance(self, sweeps: int) -> Info:
         """So many sweeps, at most MAX_CHUNK, and what they tell, on the host as in the driver."""
-        self.state, info = self.run.chunk(self.state, self.data, self.run.schedule(0), sweeps)
-        jax.block_until_ready(self.state)
+        with one_blas_thread():
+            self.state, info = self.run.chunk(self.state, self.data, self.run.schedule(0), sweeps)
+            jax.block_until_ready(self.state)
         return on_the_host(info, sweeps)
 
     def values(self) -> dict[str, np.ndarray]:

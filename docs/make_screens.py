@@ -60,7 +60,7 @@ SESSIONS = {
 }
 
 
-LONG = "vmix fit BernoulliMixture --data digits --engine gibbs --num-samples 2000 --seed 0 --out runs/g --resume"
+LONG = "vmix fit BernoulliMixture --data digits --engine gibbs --num-warmup 20000 --seed 0 --out runs/g --resume"
 PROMPT = r"(?:^|\n)\$ $"
 # Name of a screen to keys and what must be on the terminal before the next ones are pressed.
 TYPED = {

@@ -40,6 +40,7 @@ from vmix.driving import ConvergenceWarning, FitError, Run, joined, stacked, tel
 from vmix.engine import Data, Engine, Info, Start
 from vmix.enumeration import local_terms
 from vmix.history import History
+from vmix.lapack import one_blas_thread
 from vmix.layout import Layout
 from vmix.log_joint import model_sites
 from vmix.plan import Plan, make_plan
@@ -130,7 +131,7 @@ def fit(
     check_folder(checkpoint, checkpoint_every)
     check_on_nan_word(on_nan)
     mesh = check_mesh(mesh)
-    with ends_by_sigterm(checkpoint is not None), over(mesh):
+    with ends_by_sigterm(checkpoint is not None), over(mesh), one_blas_thread():
         keeper = None if checkpoint is None else Keeper(checkpoint, checkpoint_every)
 
         def look(program: Program, arrays: tuple, sites: Mapping[str, Site]) -> None:

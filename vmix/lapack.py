@@ -11,7 +11,9 @@ of 3 x 3 two to three times as long.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -66,3 +68,26 @@ def _in_turn(primitive: Any, rule: Callable) -> Callable:
 
     lowered.takes_matrices_in_turn = True  # type: ignore[attr-defined]
     return lowered
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let OpenBLAS and the like use one thread inside, as XLA's pool has a thread for every core already.
+
+    jaxlib's LAPACK calls are SciPy's. With more threads those wait for cores that XLA keeps busy: a sweep of 50 full
+    covariances in 32 dimensions took a fifth longer, and on a busy machine now and then a thousand times as long.
+    """
+    if jax.default_backend() != "cpu":
+        yield
+        return
+    with _libraries().limit(limits=1, user_api="blas"):
+        yield
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> Any:
+    """The libraries with threads of their own that are loaded by now, SciPy's among them."""
+    import scipy.linalg.cython_blas  # noqa: F401  what jaxlib calls
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

@@ -19,6 +19,7 @@ from vmix.engine import Engine, Info
 from vmix.fitting import Task, begin, factors_at, prepare_task
 from vmix.grids import Choice, Fits, applied, in_order_of_programs, is_comparable, program_key, spelled_out
 from vmix.history import History
+from vmix.lapack import one_blas_thread
 from vmix.recipe import Recipe, Stage
 from vmix.results import Fit
 
@@ -120,6 +121,7 @@ def fit_many(
     return Fits(fits, taken, held_out=scores, failed=failed, comparable=is_comparable(grid, program))
 
 
+@one_blas_thread()
 def _planned(program: Any, data: tuple, engine: Engine, seed: int, given: Mapping[str, Any]) -> Task:
     """The program planned and its data held; `given` is what `prepare_task` takes by name."""
     task = prepare_task(program, data, engine, seed, **given)
@@ -141,6 +143,7 @@ def _check_held_out(held_out: Any, data: tuple, missing: str | None) -> tuple[np
     return arrays
 
 
+@one_blas_thread()
 def _fit_seeds(
     task: Task,
     engine: Engine,

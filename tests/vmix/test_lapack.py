@@ -8,9 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
-import vmix.program  # noqa: F401  what it does at import is what is tested
+import vmix
+import vmix.program  # what it imports is told of batches
 from vmix import lapack
+from vmix.inference import EM
+from vmix.models import GaussianMixture
 
 BATCH = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float32)
 MATRICES = BATCH @ BATCH.swapaxes(-1, -2) + 4 * np.eye(4, dtype=np.float32)
@@ -55,6 +59,22 @@ def test_a_single_matrix_needs_no_loop():
 def test_it_may_be_asked_for_twice():
     lapack.take_matrices_in_turn()
     assert jax.jit(jnp.linalg.cholesky).lower(MATRICES).as_text().count("stablehlo.while") == lapack.waits_for_itself()
+
+
+def blas_threads():
+    import scipy.linalg.cython_blas  # noqa: F401
+
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of CPUs")
+def test_a_fit_leaves_the_cores_to_xla_and_then_gives_them_back():
+    seen, before = [], blas_threads()
+    x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    model, engine = GaussianMixture(num_components=2), EM(num_sweeps=2, tolerance=None)
+    vmix.fit(model, x, engine=engine, seed=0, callback=lambda *_: seen.append(blas_threads()))
+    assert {threads for each in seen for threads in each} == {1}
+    assert blas_threads() == before
 
 
 CALLS_AT_ONCE = """
