@@ -271,7 +271,7 @@ def em_sweep(plan: Plan, engine: EM, states: Any, data: Data, messages: Array, b
         state, info = engine.step(plan, state, held, Schedule(beta, jnp.ones(())))
         return state, info.objective
 
-    # one after another: large batches of factorisations wait for each other on a CPU (vmix/compilation.py)
+    # one after another: side by side they share little, as factorisations go matrix by matrix on a CPU (vmix/lapack.py)
     return jax.lax.map(one, (states, messages, beta))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from vmix.checks import as_data, check_positive_int, check_same_length, check_seed
 from vmix.compose.module import CLASSES, Belief, GraphError, Module, Observation, ancestors
+from vmix.lapack import one_blas_thread
 from vmix.progress import Progress
 
 STILL = 1e-4
@@ -91,7 +92,7 @@ class Network:
         check_positive_int(rounds, "rounds")
         check_seed(seed)
         learners = self.learners
-        with Progress(rounds * len(learners), "module", enabled=progress) as bar:
+        with one_blas_thread(), Progress(rounds * len(learners), "module", enabled=progress) as bar:
             for r in range(rounds):
                 before = self._state()
                 for i, module in enumerate(learners):
