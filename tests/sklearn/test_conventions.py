@@ -75,6 +75,7 @@ def failures(name, *, only=None):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # some fifty fits of other shapes, each compiled: minutes alone, half an hour on a busy core
 @pytest.mark.parametrize("name", CASES)
 def test_estimator_passes_every_check(name):
     found = failures(name)
