@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks._peers import torch_device
+
 if TYPE_CHECKING:
     from benchmarks.deep_steps import Settings
 
@@ -42,9 +44,11 @@ def by_clustpy(case: str, settings: Settings, x: np.ndarray, seed: int) -> Calla
     network.fitted = True  # its forward pass is an autoencoder's until then
     values = {"weights": start["w"], "means": start["loc"], "variances": 1 / start["precision"]}
     mixture = _VaDE_Module(10, settings.latent_dim, **values)
+    device = torch.device(torch_device())
+    network.to(device)
+    mixture.to(device)
     weights = [*network.parameters(), *mixture.parameters()]
     optimizer = torch.optim.Adam(weights, lr=settings.learning_rate)
-    device = torch.device("cpu")
     loader = get_dataloader(x, settings.batch_size, shuffle=True, drop_last=True)
 
     def batches() -> Iterator[Any]:

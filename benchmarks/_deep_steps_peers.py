@@ -7,7 +7,7 @@ import importlib.util
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ import optax
 from numpyro.infer import SVI, Trace_ELBO
 
 from benchmarks import _deep_steps_clustpy as clustpy
+from benchmarks._peers import torch_device
 from vmix.door import prepare
 from vmix.models import VAE
 
@@ -30,13 +31,19 @@ def installed(case: str) -> dict[str, Callable]:
     if case == "vae":  # for VaDE its users would need a sum over classes of their own
         makers[f"NumPyro {numpyro.__version__}, SVI.update in a scan"] = by_numpyro
     if importlib.util.find_spec("torch"):
-        makers[f"PyTorch {importlib.metadata.version('torch')}, by hand, fused Adam"] = by_torch
-        makers[f"PyTorch {importlib.metadata.version('torch')}, by hand, fused Adam, bfloat16"] = by_torch_in_bfloat16
+        name = f"PyTorch {importlib.metadata.version('torch')}, by hand, fused Adam"
+        makers |= {name + how: partial(by_torch, form=form) for how, form in torch_forms().items()}
     else:
         print("PyTorch is left out: not installed")
     if case == "vade":
         makers |= clustpy.installed()
     return makers
+
+
+def short_name(variant: str) -> str:
+    """`pytorch` of "PyTorch 2.13.0, by hand, fused Adam", `pytorch_tf32_cuda_graph` with what follows."""
+    how = variant.partition("fused Adam")[2].replace(",", "")
+    return "_".join([variant.split()[0], *how.split()]).lower()
 
 
 def by_numpyro(case: str, settings: Settings, x: np.ndarray, seed: int) -> Callable[[int], float]:
@@ -67,50 +74,98 @@ def by_numpyro(case: str, settings: Settings, x: np.ndarray, seed: int) -> Calla
     return advance
 
 
-def by_torch_in_bfloat16(case: str, settings: Settings, x: np.ndarray, seed: int) -> Callable[[int], float]:
-    """The same under PyTorch's autocast: matrix products in bfloat16, weights and densities in float32."""
-    return by_torch(case, settings, x, seed, in_bfloat16=True)
+class TorchForm(NamedTuple):
+    """How PyTorch computes: bfloat16 by autocast, TF32 in matrix products, a whole step as one CUDA graph."""
+
+    bfloat16: bool = False
+    tf32: bool = False
+    graph: bool = False
 
 
-def by_torch(
-    case: str, settings: Settings, x: np.ndarray, seed: int, *, in_bfloat16: bool = False
-) -> Callable[[int], float]:
-    """PyTorch as its users write it: `nn.Sequential`, fused Adam, rows drawn by a permutation."""
+def torch_forms() -> dict[str, TorchForm]:
+    """The forms worth trying on this device, by the end of their names.
+
+    On a GPU JAX multiplies float32 matrices in TF32 unless told not to, PyTorch where it is told to; and small steps
+    wait for their launches, which a graph of the step, captured once, spares.
+    """
+    forms = {"": TorchForm(), ", bfloat16": TorchForm(bfloat16=True)}
+    if torch_device() == "cuda":
+        forms |= {", TF32": TorchForm(tf32=True), ", TF32, CUDA graph": TorchForm(tf32=True, graph=True)}
+        forms |= {", bfloat16, CUDA graph": TorchForm(bfloat16=True, graph=True)}
+    return forms
+
+
+def by_torch(case: str, settings: Settings, x: np.ndarray, seed: int, *, form: TorchForm) -> Callable[[int], float]:
+    """PyTorch as its users write it: `nn.Sequential`, fused Adam, rows drawn by a permutation.
+
+    Under bfloat16 matrix products are in it, weights and densities in float32.
+    """
     import torch
 
+    device = torch_device()
     torch.manual_seed(seed)
     encoder, heads, decoder = _torch_networks(settings)
     modules = torch.nn.ModuleList([encoder, heads, decoder])
     prior = _TorchMixture(settings, seed) if case == "vade" else None
     if prior is not None:
         modules.append(prior)
-    optimizer = torch.optim.Adam(modules.parameters(), lr=settings.learning_rate, fused=True)
-    data = torch.from_numpy(x)
+    modules.to(device)
+    optimizer = torch.optim.Adam(modules.parameters(), lr=settings.learning_rate, fused=True, capturable=form.graph)
+    data = torch.from_numpy(x).to(device)
 
     def loss_of(rows: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=form.bfloat16):
             loc, raw = heads(encoder(rows)).float().chunk(2, -1)
         scale = torch.nn.functional.softplus(raw) + 1e-4
         z = loc + scale * torch.randn_like(loc)
         entropy = torch.log(scale).sum(-1) + 0.5 * settings.latent_dim * (1 + math.log(2 * math.pi))
         before = prior(z) if prior is not None else -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
-        with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=form.bfloat16):
             logits = decoder(z).float()
         pixels = torch.nn.functional.binary_cross_entropy_with_logits(logits, rows, reduction="none").sum(-1)
         return (pixels - before - entropy).mean()
 
+    def step(rows: torch.Tensor) -> torch.Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(rows)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    run = step
+
     def advance(steps: int) -> float:
-        order = torch.randperm(len(data))[: steps * settings.batch_size].reshape(steps, -1)
-        losses = []
-        for index in order:
-            optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(data[index])
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach())
-        return -float(torch.stack(losses).mean())
+        nonlocal run
+        torch.backends.cuda.matmul.allow_tf32 = form.tf32
+        if form.graph and run is step:
+            run = _as_graph(step, data[: settings.batch_size].clone())
+        order = torch.randperm(len(data), device=device)[: steps * settings.batch_size].reshape(steps, -1)
+        losses = torch.stack([run(data[index]) for index in order])
+        return -float(losses.mean())
 
     return advance
+
+
+def _as_graph(step: Callable, rows: Any) -> Callable:
+    """A step captured once, after three to warm up on a stream of their own; its replay copies the rows in."""
+    import torch
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step(rows)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = step(rows)
+
+    def replay(given: Any) -> Any:
+        rows.copy_(given)
+        graph.replay()
+        return loss.clone()
+
+    return replay
 
 
 def _torch_networks(settings: Settings) -> tuple[Any, Any, Any]:

@@ -1,10 +1,10 @@
 """hmmlearn, dynamax and pomegranate on the sequences of `_hmm_em`: (advance a round, its values, what was chosen).
 
-hmmlearn (0.3): scaled or logarithmic recursions in C++, float64, its sweep called as its own loop does, with one or two
-BLAS threads. dynamax (1.0): its `fit_em` body compiled once, on all sequences by vmap as its documentation does;
+hmmlearn (0.3): scaled or logarithmic recursions in C++, float64, its sweep called as its own loop does, with one or
+more BLAS threads. dynamax (1.0): its `fit_em` body compiled once, on all sequences by vmap as its documentation does;
 float32. Its priors cannot be switched off, so they are made as flat as floats allow. pomegranate (1.1, on PyTorch):
-its sweep called as in its own loop, float32, one and two threads; its chain may end after any step, which costs it one
-step in T, and the rows of its transitions are made to sum to one for the judge.
+its sweep called as in its own loop, float32, with one or more threads, or on the GPU if JAX has one; its chain may end
+after any step, which costs it one step in T, and the rows of its transitions are made to sum to one for the judge.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from benchmarks._peers import thread_counts, torch_device, torch_threads, wait_for
+
 if TYPE_CHECKING:
     from benchmarks._hmm_em import Settings
 
 Values = dict[str, np.ndarray]
 Form = tuple[Callable[[], None], Callable[[], Values], dict[str, float]]
-THREADS = (1, 2)
 # what dynamax imports besides itself
 NEEDS = {
     "hmmlearn": ("hmmlearn",),
@@ -58,11 +59,11 @@ def forms(name: str, settings: Settings, x: np.ndarray, start: dict[str, np.ndar
         yield dynamax_form(settings, x, start)
         return
     if name.startswith("pomegranate"):
-        for threads in THREADS:
+        for threads in torch_threads():
             yield pomegranate_form(settings, x, start, threads)
         return
     for implementation in ("log", "scaling"):
-        for threads in THREADS:
+        for threads in thread_counts():
             yield hmmlearn_form(settings, x, start, implementation, threads)
 
 
@@ -171,23 +172,25 @@ def pomegranate_form(settings: Settings, x: np.ndarray, start: dict[str, np.ndar
         starts=np.float32(start["initial"]),
         ends=np.full(settings.num_components, 1 / x.shape[1], np.float32),
     )
-    data = torch.tensor(x, dtype=torch.float32)
+    device = torch_device()
+    model, data = model.to(device), torch.tensor(x, dtype=torch.float32, device=device)
 
     def advance() -> None:
         torch.set_num_threads(threads)
         for _ in range(settings.sweeps):
             model.summarize(data)
             model.from_summaries()
+        wait_for(data)
 
     def values() -> Values:
-        edges = np.exp(model.edges.detach().double().numpy())
-        covariances = np.stack([part.covs.detach().double().numpy() for part in model.distributions])
+        edges = np.exp(model.edges.detach().double().cpu().numpy())
+        covariances = np.stack([part.covs.detach().double().cpu().numpy() for part in model.distributions])
         if settings.covariance == "diagonal":
             covariances = np.stack([np.diag(variance) for variance in covariances])
         return {
-            "initial": np.exp(model.starts.detach().double().numpy()),
+            "initial": np.exp(model.starts.detach().double().cpu().numpy()),
             "transition": edges / edges.sum(1, keepdims=True),
-            "loc": np.stack([part.means.detach().double().numpy() for part in model.distributions]),
+            "loc": np.stack([part.means.detach().double().cpu().numpy() for part in model.distributions]),
             "covariance": covariances,
         }
 

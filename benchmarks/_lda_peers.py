@@ -1,10 +1,10 @@
 """tomotopy, scikit-learn and gensim on the documents of `lda`, with priors and options that each has by default.
 
-tomotopy (0.14): collapsed Gibbs in C++, alpha 0.1 and eta 0.01 at first, alpha fitted again every 10 sweeps; one or two
-workers, the faster counts. scikit-learn (1.9): variational Bayes, priors 1 / K, online in batches of 128 documents or
-on all of them, float64, one process and one BLAS thread; a batch sweep is called as the loop of its `fit` does, for
-`fit` itself cannot be stopped and resumed. gensim (4.4): online variational Bayes in chunks of 2,000 documents, priors
-1 / K, float32, BLAS at its own thread count. The topics of all are smoothed by their priors.
+tomotopy (0.14): collapsed Gibbs in C++, alpha 0.1 and eta 0.01 at first, alpha fitted again every 10 sweeps; one
+worker or more, the fastest counts. scikit-learn (1.9): variational Bayes, priors 1 / K, online in batches of 128
+documents or on all of them, float64, one process and one BLAS thread; a batch sweep is called as the loop of its `fit`
+does, for `fit` itself cannot be stopped and resumed. gensim (4.4): online variational Bayes in chunks of 2,000
+documents, priors 1 / K, float32, BLAS at its own thread count. The topics of all are smoothed by their priors.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks._lda_contest import Contestant
 from benchmarks._lda_corpus import Corpus
+from benchmarks._peers import thread_counts
 from vmix.driving import next_length
-
-WORKERS = (1, 2)
 
 
 @cache
@@ -44,7 +43,7 @@ def contestants(corpus: Corpus, num_components: int, seed: int) -> list[list[Con
     for variant in variants():
         build = (variant, corpus, num_components, seed)
         if variant.startswith("tomotopy"):
-            forms.append([Tomotopy(*build, workers=workers) for workers in WORKERS])
+            forms.append([Tomotopy(*build, workers=workers) for workers in thread_counts()])
         elif variant.startswith("gensim"):
             forms.append([Gensim(*build)])
         else:

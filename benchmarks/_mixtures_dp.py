@@ -19,6 +19,7 @@ from sklearn.mixture import BayesianGaussianMixture
 from threadpoolctl import threadpool_limits
 
 from benchmarks import _mixtures_em as em
+from benchmarks import _peers as peers
 from benchmarks._code_mixtures import Density, density_of_posterior, log_likelihood
 from benchmarks._lda_contest import Point, seconds_to_reach
 from benchmarks._recording import Case, is_recorded, load_average, record
@@ -207,7 +208,7 @@ def make_data(settings: Settings, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def fastest_threads(settings: Settings, x: np.ndarray, held_out: np.ndarray, seed: int) -> int:
     """The number of BLAS threads with which scikit-learn's second sweep is the faster; not counted."""
     taken = {}
-    for threads in em.THREADS:
+    for threads in peers.thread_counts():
         one = Peer(settings, x, held_out, seed, threads)
         one.model.set_params(init_params="random")
         one.start()

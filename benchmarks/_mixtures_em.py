@@ -19,13 +19,13 @@ from threadpoolctl import threadpool_limits
 
 import vmix
 from benchmarks import _mixtures_pomegranate as pomegranate
+from benchmarks import _peers as peers
 from benchmarks._recording import Case, is_recorded, load_average, record
 from benchmarks._sweeps import Sweeps
 from vmix.free_energy import evaluate
 from vmix.inference import EM
 from vmix.models import GaussianMixture
 
-THREADS = (1, 2)
 PEERS = {"float64": np.float64, "float32": np.float32}
 
 
@@ -86,9 +86,9 @@ def compare(settings: Settings, seed: int, *, folder: Path, data: str = "ellipso
     start = first_values(settings, x)
     ours, seconds_plan = contest(settings, x, start)
     forms = {
-        variant: {t: peer(settings, x.astype(PEERS[kind]), start, t) for t in THREADS}
+        variant: {t: peer(settings, x.astype(PEERS[kind]), start, t) for t in peers.thread_counts()}
         if kind in PEERS
-        else {t: Contestant(*pomegranate.form(settings, x, start, t)) for t in THREADS}
+        else {t: Contestant(*pomegranate.form(settings, x, start, t)) for t in peers.torch_threads()}
         for variant, kind in others.items()
     }
     for _ in range(1 + settings.rounds):

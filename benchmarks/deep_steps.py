@@ -103,8 +103,7 @@ def compare(case: str, settings: Settings, seed: int, *, folder: Path) -> None:
             for other, peer in list(who.items())[1:]:
                 # round by round, so that a drift of the machine's load cancels
                 ratio = float(np.median(np.array(peer.seconds[1:]) / timings))
-                name = other.split()[0].lower() + ("_bfloat16" if other.endswith("bfloat16") else "")
-                metrics[f"times_faster_than_{name}"] = ratio
+                metrics[f"times_faster_than_{peers.short_name(other)}"] = ratio
         record(cases[variant], metrics, sum(contestant.seconds), folder)
         print(f"{case}  {variant}", "  ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
 
