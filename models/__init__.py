@@ -69,7 +69,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'vmix.models' has no attribute {name!r}; it has {', '.join(__all__)}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    try:
+        home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    except AttributeError as error:  # Python would say that there is no such model
+        raise ImportError(f"libraries do not fit together: {error}; pip install --upgrade flax numpyro") from error
+    value = getattr(home, name)
     globals()[name] = value
     return value
 

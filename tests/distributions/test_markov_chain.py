@@ -260,6 +260,23 @@ def test_posterior_draws_follow_the_exact_joint(transition):
     check_path_frequencies(np.asarray(draws), truth["p"], num_states=NUM_STATES)
 
 
+@pytest.mark.parametrize("evidence", [*EVIDENCE, "impossible"])
+@pytest.mark.parametrize("varying", [False, True], ids=["one matrix", "a matrix a move"])
+@pytest.mark.parametrize("masked", [False, True], ids=["all steps", "some steps"])
+def test_paths_composed_in_pairs_are_those_drawn_step_by_step(evidence, varying, masked):
+    unary = EVIDENCE["plain"].copy() if evidence == "impossible" else EVIDENCE[evidence]
+    if evidence == "impossible":
+        unary[0, 1], unary[1, 0], unary[2, 3, 1:] = -np.inf, -np.inf, -np.inf
+    moves = rows(NUM_STEPS - 1, 3, 3) if varying else TRANSITIONS["zeros"]
+    mask = jnp.arange(NUM_STEPS) < np.array([5, 2, 3, 1])[:, None] if masked else None
+    one, other = (
+        draw(jax.random.key(5), MarkovChain(INITIALS["zeros"], moves, NUM_STEPS, mask=mask, method=method), many)
+        for method in METHODS
+        for many in [jnp.broadcast_to(unary, (500, *unary.shape))]
+    )
+    np.testing.assert_array_equal(one, other)
+
+
 def test_prior_draws_follow_the_prior():
     chain = MarkovChain(INITIALS["zeros"], TRANSITIONS["zeros"], NUM_STEPS)
     truth = enumerate_paths(INITIALS["zeros"], TRANSITIONS["zeros"], np.zeros((NUM_STEPS, NUM_STATES)))

@@ -10,7 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vmix.distributions.chain_recursions import LOG, Arithmetic, Chain, Messages, run, sum_over_time
+from vmix.distributions.chain_recursions import (
+    LOG,
+    Arithmetic,
+    Chain,
+    Messages,
+    run,
+    runs_associative,
+    sum_over_time,
+)
 
 WRITTEN_OUT = 32
 
@@ -60,6 +68,25 @@ def _matrices(matrices: jax.Array) -> tuple[Any, Any]:
     return (matrices, None) if matrices.ndim == 4 else (None, matrices)
 
 
+def _follow(origins: jax.Array, end: jax.Array) -> jax.Array:
+    """The path to `end` where every step's state is a function of the next one's: functions composed in pairs.
+
+    Args:
+        origins: State of each step given that the next one's is k, shape `(T - 1, K, B)`; -1 is no state.
+        end: Last state, shape `(B,)`.
+
+    Returns:
+        States of all steps but the last, shape `(T - 1, B)`, int32.
+    """
+
+    def compose(later: jax.Array, earlier: jax.Array) -> jax.Array:
+        return jnp.where(later < 0, -1, jnp.take_along_axis(earlier, jnp.maximum(later, 0), axis=-2))
+
+    composed = jax.lax.associative_scan(compose, origins, reverse=True)
+    path = jnp.take_along_axis(composed, jnp.maximum(end, 0)[None, None], axis=1)[:, 0]
+    return jnp.where(end < 0, -1, path)
+
+
 def _only_present(chain: Chain, path: jax.Array) -> jax.Array:
     return path if chain.present is None else jnp.where(chain.present, path, 0)
 
@@ -72,7 +99,15 @@ def sample_posterior(key: jax.Array, chain: Chain, unary: jax.Array, method: str
 
     def backward(arithmetic: Arithmetic, messages: Messages, total: jax.Array) -> jax.Array:
         beliefs = arithmetic.times(messages.evidence, messages.forward)
-        each, shared = _matrices(chain.log_transition if arithmetic is LOG else jnp.exp(chain.log_transition))
+        matrices = chain.log_transition if arithmetic is LOG else jnp.exp(chain.log_transition)
+        end = _draw(arithmetic.in_proportion(beliefs[-1]), uniform[-1])
+        if runs_associative(method, unary.shape):
+            weights = arithmetic.times(beliefs[:-1, :, None], matrices)
+            weights = weights if links is None else jnp.where(links[:, None, None], weights, beliefs[:-1, :, None])
+            weights = arithmetic.in_proportion(jnp.swapaxes(weights, 1, 2))
+            origins = jax.vmap(jax.vmap(_draw, in_axes=(0, None)))(weights, uniform[:-1])
+            return jnp.concatenate([_follow(origins, end), end[None]])
+        each, shared = _matrices(matrices)
 
         def step(after: jax.Array, inputs: tuple) -> tuple:
             belief, matrix, linked, uniform = inputs
@@ -81,7 +116,6 @@ def sample_posterior(key: jax.Array, chain: Chain, unary: jax.Array, method: str
             state = _draw(arithmetic.in_proportion(weights), uniform)
             return state, state
 
-        end = _draw(arithmetic.in_proportion(beliefs[-1]), uniform[-1])
         path: jax.Array = jax.lax.scan(step, end, (beliefs[:-1], each, links, uniform[:-1]), reverse=True)[1]
         return jnp.concatenate([path, end[None]])
 
