@@ -114,13 +114,13 @@ def by_torch(case: str, settings: Settings, x: np.ndarray, seed: int, *, form: T
     data = torch.from_numpy(x).to(device)
 
     def loss_of(rows: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device, torch.bfloat16, enabled=form.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=form.bfloat16, cache_enabled=not form.graph):
             loc, raw = heads(encoder(rows)).float().chunk(2, -1)
         scale = torch.nn.functional.softplus(raw) + 1e-4
         z = loc + scale * torch.randn_like(loc)
         entropy = torch.log(scale).sum(-1) + 0.5 * settings.latent_dim * (1 + math.log(2 * math.pi))
         before = prior(z) if prior is not None else -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
-        with torch.autocast(device, torch.bfloat16, enabled=form.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=form.bfloat16, cache_enabled=not form.graph):
             logits = decoder(z).float()
         pixels = torch.nn.functional.binary_cross_entropy_with_logits(logits, rows, reduction="none").sum(-1)
         return (pixels - before - entropy).mean()

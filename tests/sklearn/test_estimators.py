@@ -209,7 +209,6 @@ def walks():
     return 4.0 * states[:, None] + random.normal(size=(80, 2)), states
 
 
-@pytest.mark.slow
 def test_sequences_by_lengths_or_by_shape(walks):
     x, states = walks
     model = HMM(num_components=2, random_state=0).fit(x, lengths=[40, 30, 10])

@@ -10,6 +10,7 @@ from sklearn.base import ClusterMixin
 from sklearn.utils.validation import check_is_fitted, check_non_negative
 
 from vmix import models
+from vmix.checks import check_positive_int
 from vmix.sklearn.base import FLOATS, LEAST_ROWS, Estimator
 from vmix.sklearn.parameters import make_seed
 
@@ -74,6 +75,7 @@ class HMM(ClusterMixin, Estimator, record=models.HMM):
         """
         found = self._sequences(X, lengths, reset=True)
         self._fit((found.x, found.mask))
+        self._sequence = found.x[0]
         self.labels_ = found.steps(self.fit_.predict(found.x, found.mask))
         return self
 
@@ -101,7 +103,11 @@ class HMM(ClusterMixin, Estimator, record=models.HMM):
     def sample(self, n_samples: int = 1, *, component: int | None = None) -> np.ndarray:
         """New sequences as long as the longest that was fitted, shape (n_samples, T, D)."""
         check_is_fitted(self)
-        return np.asarray(self.fit_.sample(n_samples, component=component, seed=make_seed(self.random_state)))
+        check_positive_int(n_samples, "n_samples")
+        every_step = [np.zeros((n_samples, *self._sequence.shape), self._sequence.dtype)]
+        every_step.append(np.ones(every_step[0].shape[:2], bool))
+        seed = make_seed(self.random_state)
+        return np.asarray(self.fit_.sample(n_samples, component=component, seed=seed, given=every_step))
 
     def _sequences(self, X: ArrayLike, lengths: ArrayLike | None, *, reset: bool = False) -> Sequences:
         """Check the steps, and cut them into sequences."""
