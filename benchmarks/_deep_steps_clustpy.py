@@ -79,6 +79,8 @@ def by_clustpy(case: str, settings: Settings, x: np.ndarray, seed: int) -> Calla
 
 def _declare_operators(torch: Any) -> None:
     """What torchvision, which ClustPy imports, wants declared; beside a CPU build of PyTorch its wheel does not."""
+    if torch.version.cuda is not None:
+        return
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
             torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

@@ -1,4 +1,7 @@
-"""Write RESULTS.md from results/*.jsonl: mean, standard deviation, worst and number of seeds of every metric."""
+"""Write RESULTS.md from results/*.jsonl: mean, standard deviation, worst and number of seeds of every metric.
+
+Timings on a GPU have a folder and a page of their own: results/gpu/*.jsonl, RESULTS-GPU.md.
+"""
 
 import argparse
 import json
@@ -12,12 +15,20 @@ import numpy as np
 from benchmarks import _growth_curves, _roofline_counts, _targets
 from benchmarks._recording import RESULTS, read
 
-TABLE = RESULTS.parent / "RESULTS.md"
+TABLE, TABLE_GPU = RESULTS.parent / "RESULTS.md", RESULTS.parent / "RESULTS-GPU.md"
+GPU = RESULTS / "gpu"
 HEAD = """# Results
 
 Written by `vmix benchmark results_table` from `results/*.jsonl`; not by hand. Each row is one metric of one variant of
 one case, over its seeds; *worst* is the largest of what should be small (seconds, load, gaps) and the smallest of all
 else. Ratios (`times_...`) come from runs interleaved in one process. How to read and rerun: [README.md](README.md).
+Timings on a GPU: [RESULTS-GPU.md](RESULTS-GPU.md).
+"""
+HEAD_GPU = """# Results on a GPU
+
+Written by `vmix benchmark results_table` from `results/gpu/*.jsonl`; not by hand. Read as [RESULTS.md](RESULTS.md),
+which has those on CPUs. vmix and the peers on JAX and PyTorch compute on the GPU; scikit-learn, hmmlearn and tomotopy
+on the processor beside it.
 """
 PUBLISHED = "published.json"
 # benchmarks of many points have tables of their own
@@ -25,11 +36,12 @@ TABLES = {"growth": _growth_curves.section, "roofline": _roofline_counts.section
 SMALL_IS_GOOD = ("seconds", "load", "gap", "threads", "weights_apart")
 
 
-def render(folder: Path) -> str:
+def render(folder: Path, *, on_gpu: bool = False) -> str:
     """The page.
 
     Args:
         folder: where the results are.
+        on_gpu: whether they were measured on a GPU: another head and other targets.
 
     Returns:
         Markdown.
@@ -38,7 +50,8 @@ def render(folder: Path) -> str:
     path = folder / PUBLISHED
     published = json.loads(path.read_text()) if path.exists() else {}
     sections = (_section(name, read(folder, name), published.get(name)) for name in names)
-    return "\n".join([HEAD, *_targets.section(folder), *sections])
+    head, targets = (HEAD_GPU, _targets.ON_GPU) if on_gpu else (HEAD, _targets.TARGETS)
+    return "\n".join([head, *_targets.section(folder, targets), *sections])
 
 
 def _section(name: str, lines: list[dict[str, Any]], published: dict[str, Any] | None) -> str:
@@ -150,10 +163,11 @@ def _origin(line: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the page."""
+    """Write both pages."""
     argparse.ArgumentParser(description=__doc__).parse_args(arguments)
     TABLE.write_text(render(RESULTS))
-    print(TABLE)
+    TABLE_GPU.write_text(render(GPU, on_gpu=True))
+    print(TABLE, TABLE_GPU)
 
 
 if __name__ == "__main__":

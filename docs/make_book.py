@@ -37,6 +37,7 @@ OUTSIDE = {
     "CHANGELOG.md": "changelog.md",
     "benchmarks/README.md": "benchmarks.md",
     "benchmarks/RESULTS.md": "results.md",
+    "benchmarks/RESULTS-GPU.md": "results-gpu.md",
 }
 PICTURES = {".png", ".svg", ".gif"}
 # Words that are right here, and look to codespell like others that are wrong.

@@ -9,12 +9,12 @@ from benchmarks import _recording as recording
 from benchmarks import results_table
 from benchmarks._recording import FIELDS, RESULTS, Case, is_recorded, record
 
-PATHS = sorted(RESULTS.glob("*.jsonl"))
+PATHS = sorted(RESULTS.rglob("*.jsonl"))
 KINDS = {"benchmark": str, "case": str, "variant": str, "seed": int, "metrics": dict, "settings": dict}
 KINDS |= {"machine": dict, "versions": dict, "commit": str | None, "date": str, "seconds": float | int}
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.relative_to(RESULTS)))
 def test_every_line_has_the_fields(path: Path):
     for number, text in enumerate(path.read_text().splitlines(), 1):
         line, where = json.loads(text), f"{path.name}:{number}"
@@ -25,7 +25,7 @@ def test_every_line_has_the_fields(path: Path):
         assert {"processor", "cores", "accelerator", "threads"} <= set(line["machine"]), where
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.relative_to(RESULTS)))
 def test_no_run_is_recorded_twice(path: Path):
     lines = [json.loads(text) for text in path.read_text().splitlines()]
     names = Case.__dataclass_fields__
@@ -35,6 +35,12 @@ def test_no_run_is_recorded_twice(path: Path):
 
 def test_results_page_is_what_the_script_makes():
     assert results_table.TABLE.read_text() == results_table.render(RESULTS)
+    assert results_table.TABLE_GPU.read_text() == results_table.render(results_table.GPU, on_gpu=True)
+
+
+def test_lines_of_a_gpu_are_on_its_own_page():
+    lines = recording.read(results_table.GPU, "deep_steps")
+    assert lines and all(line["machine"]["accelerator"] for line in lines)
 
 
 def test_recorded_case_is_found_again_and_no_other(tmp_path):
