@@ -3,6 +3,10 @@
 import jax
 import jax.numpy as jnp
 
+from vmix.random_bits import write_rounds_out
+
+write_rounds_out()
+
 _ROUNDS = 64  # a proposal is accepted with probability .95 or more; this only ends what has no answer
 
 
