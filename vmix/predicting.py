@@ -19,6 +19,7 @@ from vmix.columns import check_names
 from vmix.door import check_record
 from vmix.enumeration import has_steps
 from vmix.free_energy import Evaluation, evaluate
+from vmix.lapack import one_blas_thread
 from vmix.log_joint import batch_terms, gather, guide_factors, model_sites
 from vmix.mean_field import MEAN_FIELD, MODE, Factors, factorise
 from vmix.plan import Plan, central
@@ -120,6 +121,7 @@ class Predictor:
         drawn = drawing._draw(self.globals, self.params, rows, fixed, jax.random.key(seed), mean=mean)
         return _single(jax.tree.map(np.asarray, drawn))
 
+    @one_blas_thread()
     def _rows(self, name: str, data: tuple) -> Any:
         """Apply one of the jitted functions chunk by chunk and join the rows."""
         arrays = self._check(data)

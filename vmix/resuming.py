@@ -205,8 +205,7 @@ class Keeper:
             if first:
                 raise
             warnings.warn(
-                f"the state could not be kept in {str(self.folder)!r} ({error}); the fit goes on, and what was kept "
-                "before is whole",
+                f"the state could not be kept: {error}; the fit goes on",
                 stacklevel=2,
             )
         self._last = time.monotonic()
