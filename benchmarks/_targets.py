@@ -175,7 +175,7 @@ def _joint_epochs(get: Lookup) -> float:
     return next(found) - sum(found)
 
 
-GRAPHED = "more and smaller kernels a step, and the choice of a new order of the rows waits for the host"
+GRAPHED = "in a profile, many small kernels a step; not looked into further"
 ON_GPU = (
     Target("300 joint epochs of VaDE on MNIST, planned and compiled, seconds", 60.0, _joint_epochs, least=False),
     Target("a step of a VAE, over PyTorch in float32", 1.0, _of("deep_steps", "vae", "times_faster_than_pytorch")),

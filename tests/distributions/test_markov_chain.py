@@ -10,7 +10,7 @@ import pytest
 from scipy.special import logsumexp
 
 from tests.oracles import check_path_frequencies
-from vmix.distributions.chain_recursions import scaling_is_exact
+from vmix.distributions.chain_recursions import runs_associative, scaling_is_exact
 from vmix.distributions.markov_chain import MarkovChain
 
 NUM_STEPS, NUM_STATES, BATCH = 5, 3, 4
@@ -275,6 +275,23 @@ def test_paths_composed_in_pairs_are_those_drawn_step_by_step(evidence, varying,
         for many in [jnp.broadcast_to(unary, (500, *unary.shape))]
     )
     np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("backend", "shape", "in_pairs"),
+    [
+        ("gpu", (1_000, 10, 100), True),
+        ("gpu", (100_000, 10, 1), True),
+        ("gpu", (63, 10, 1), False),  # too few steps
+        ("gpu", (1_000, 10, 300), False),  # a step fills the device
+        ("gpu", (100_000, 10, 20), False),  # too much memory
+        ("cpu", (1_000, 10, 1), False),
+    ],
+)
+def test_steps_are_combined_in_pairs_where_an_accelerator_gains(monkeypatch, backend, shape, in_pairs):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert runs_associative("auto", shape) is in_pairs
+    assert runs_associative("associative", shape) and not runs_associative("sequential", shape)
 
 
 def test_prior_draws_follow_the_prior():

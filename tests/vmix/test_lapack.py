@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import vmix
 import vmix.program  # what it imports is told of batches
@@ -75,6 +75,18 @@ def test_a_fit_leaves_the_cores_to_xla_and_then_gives_them_back():
     vmix.fit(model, x, engine=engine, seed=0, callback=lambda *_: seen.append(blas_threads()))
     assert {threads for each in seen for threads in each} == {1}
     assert blas_threads() == before
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of CPUs")
+def test_a_prediction_leaves_the_cores_to_xla_too(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    fit = vmix.fit(GaussianMixture(num_components=2), x, engine=EM(num_sweeps=2, tolerance=None), seed=0)
+    seen, get = [], jax.device_get
+    monkeypatch.setattr(jax, "device_get", lambda found: (seen.append(blas_threads()), get(found))[1])
+    with threadpool_limits(2, user_api="blas"):
+        fit.predict(x)
+        assert blas_threads() and set(blas_threads()) == {2}
+    assert {threads for each in seen for threads in each} == {1}
 
 
 CALLS_AT_ONCE = """
