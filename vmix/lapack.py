@@ -11,6 +11,7 @@ of 3 x 3 two to three times as long.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -80,8 +81,34 @@ def one_blas_thread() -> Iterator[None]:
     if jax.default_backend() != "cpu":
         yield
         return
-    with _libraries().limit(limits=1, user_api="blas"):
+    with _ONE_THREAD:
         yield
+
+
+class _SharedLimit:
+    """One BLAS thread for the whole process: who enters first sets it, who leaves last takes it back.
+
+    Fits in several threads would otherwise restore each other's limit, and leave it behind.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+        self.limit: Any = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.limit = _libraries().limit(limits=1, user_api="blas")
+            self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.limit.restore_original_limits()
+
+
+_ONE_THREAD = _SharedLimit()
 
 
 @lru_cache(maxsize=1)

@@ -89,6 +89,18 @@ def test_a_prediction_leaves_the_cores_to_xla_too(monkeypatch):
     assert {threads for each in seen for threads in each} == {1}
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of CPUs")
+def test_fits_in_several_threads_give_the_cores_back_when_the_last_has_ended():
+    first, second = lapack.one_blas_thread(), lapack.one_blas_thread()
+    with threadpool_limits(2, user_api="blas"):
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert set(blas_threads()) == {1}
+        second.__exit__(None, None, None)
+        assert set(blas_threads()) == {2}
+
+
 CALLS_AT_ONCE = """
 import jax, jax.numpy as jnp, vmix.program
 
