@@ -116,8 +116,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         claim="cumulative sums run from the other end",
         file="vmix/numerics.py",
-        old="triangle = jnp.triu(",
-        new="triangle = jnp.tril(",
+        old="below = jnp.tril(",
+        new="below = jnp.triu(",
         tests=_NUMERICS,
     ),
     Mutant(
@@ -282,10 +282,10 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         claim="a state is drawn where the sum before its own passes the uniform number",
-        file="vmix/distributions/chain_paths.py",
-        old="(cumulative[k] > goal)",
-        new="(cumulative[max(k - 1, 0)] > goal)",
-        tests=("tests/distributions/test_markov_chain.py::test_posterior_draws_follow_the_exact_joint",),
+        file="vmix/numerics.py",
+        old="for part in sums[:-1])",
+        new="for part in sums[1:])",
+        tests=_NUMERICS,
     ),
     Mutant(
         claim="the most probable path forgets the last step's evidence",

@@ -62,7 +62,7 @@ def draw(key: Array, layout: Layout, terms: LocalTerms, log_weights: Array) -> t
         The joint state of each cell, shape (N,), or (N, T) where there are steps, and the record that goes with it.
     """
     if terms.prior is None:
-        value, total = sample_categorical(key, log_weights), responsibilities(log_weights)[1]
+        value, total = sample_categorical(key, log_weights)
     else:
         unary = layout.to_rows(log_weights)
         value, total = terms.prior.sample_posterior(key, unary), terms.prior.log_normalizer(unary)

@@ -7,7 +7,14 @@ import pytest
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import chi2
 
-from vmix.numerics import cholesky_if_definite, log_normalise, responsibilities, safe_log, sample_categorical
+from vmix.numerics import (
+    cholesky_if_definite,
+    draw_by_sums,
+    log_normalise,
+    responsibilities,
+    safe_log,
+    sample_categorical,
+)
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")
 INF = np.inf
@@ -53,7 +60,7 @@ def test_log_normalise_gradient_is_the_probabilities_and_never_nan():
 def test_sample_categorical_frequencies_match_the_probabilities():
     """Chi-squared on 200,000 draws; false alarms 1e-6."""
     log_weights = np.array([-INF, 3.0, 0.0, -2.0, -INF, 1.0, -INF])
-    draws = sample_categorical(jax.random.key(1), jnp.broadcast_to(jnp.asarray(log_weights), (200_000, 7)))
+    draws, _ = sample_categorical(jax.random.key(1), jnp.broadcast_to(jnp.asarray(log_weights), (200_000, 7)))
     observed = np.bincount(draws, minlength=7)
     expected = np.exp(log_weights - logsumexp(log_weights)) * 200_000
     assert np.all(observed[expected == 0] == 0)
@@ -62,29 +69,56 @@ def test_sample_categorical_frequencies_match_the_probabilities():
     assert statistic < chi2.isf(1e-6, possible.sum() - 1)
 
 
+@pytest.mark.parametrize("num_entries", [20, 333])
 @pytest.mark.parametrize("extreme", [0.0, np.nextafter(np.float32(1), np.float32(0))])
-def test_sample_categorical_never_draws_an_impossible_index_at_either_end_of_the_uniform(monkeypatch, extreme):
+def test_sample_categorical_never_draws_an_impossible_index_at_either_end_of_the_uniform(
+    monkeypatch, extreme, num_entries
+):
     monkeypatch.setattr(jax.random, "uniform", lambda key, shape, dtype: jnp.full(shape, extreme, dtype))
     rng = np.random.default_rng(2)
-    log_weights = rng.normal(size=(500, 333)).astype(np.float32) * 5
-    log_weights[rng.random((500, 333)) < 0.6] = -INF
+    log_weights = rng.normal(size=(500, num_entries)).astype(np.float32) * 5
+    log_weights[rng.random((500, num_entries)) < 0.6] = -INF
     log_weights[:, -5:] = -INF
-    log_weights[:, 40] = 0.0
-    draws = np.asarray(sample_categorical(jax.random.key(0), jnp.asarray(log_weights)))
+    log_weights[:, 14] = 0.0
+    draws = np.asarray(sample_categorical(jax.random.key(0), jnp.asarray(log_weights))[0])
     chosen = log_weights[np.arange(500), draws]
     assert np.all(np.isfinite(chosen))
 
 
 def test_sample_categorical_survives_gaps_that_underflow():
     log_weights = jnp.array([[-1e4, -2e4, -1.2e4], [1e30, 0.0, -1e30]])
-    np.testing.assert_array_equal(sample_categorical(jax.random.key(0), log_weights), [0, 0])
+    np.testing.assert_array_equal(sample_categorical(jax.random.key(0), log_weights)[0], [0, 0])
 
 
 def test_sample_categorical_marks_rows_without_a_distribution():
     log_weights = jnp.array([[-INF, -INF], [jnp.nan, 0.0], [0.0, -INF]])
-    draws = sample_categorical(jax.random.key(0), log_weights)
+    draws, total = sample_categorical(jax.random.key(0), log_weights)
     assert draws.dtype == jnp.int32
     np.testing.assert_array_equal(draws, [-1, -1, 0])
+    np.testing.assert_array_equal(total, [-INF, np.nan, 0.0])
+
+
+@pytest.mark.parametrize("num_entries", [1, 2, 32, 33, 200])
+def test_sample_categorical_tells_the_log_of_the_total(num_entries):
+    log_weights = np.random.default_rng(0).normal(size=(50, num_entries)) * 30
+    log_weights[:, num_entries // 2 + 1 :: 2] = -INF
+    total = sample_categorical(jax.random.key(0), jnp.asarray(log_weights, jnp.float32))[1]
+    np.testing.assert_allclose(total, logsumexp(log_weights, axis=1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("smallest", [1.0, 1e-30, 2e-38])
+@pytest.mark.parametrize("num_entries", [5, 40])
+def test_draw_by_sums_ends_at_the_last_entry_with_a_weight(num_entries, smallest):
+    """Whatever a product with the uniform number rounds to, and where a weight is lost beside the sum before it."""
+    weights = np.zeros((num_entries, 3), np.float32)
+    weights[1] = smallest
+    weights[3, 1] = smallest * 1e-9
+    weights[3, 2] = smallest
+    uniform = jnp.full(3, np.nextafter(np.float32(1), np.float32(0)))
+    drawn, total = draw_by_sums(jnp.asarray(weights), uniform)
+    assert drawn[0] == 1 and drawn[1] in (1, 3) and drawn[2] == 3
+    np.testing.assert_allclose(total, weights.sum(0), rtol=1e-6)
+    np.testing.assert_array_equal(draw_by_sums(jnp.zeros((num_entries, 3)), uniform)[0], [-1, -1, -1])
 
 
 def test_sample_categorical_asks_for_one_row_a_draw():

@@ -4,7 +4,6 @@ The axes are those of `chain_recursions`: time, states, batch; a path is `(T, B)
 """
 
 import functools
-import itertools
 from typing import Any
 
 import jax
@@ -19,42 +18,7 @@ from vmix.distributions.chain_recursions import (
     runs_associative,
     sum_over_time,
 )
-
-WRITTEN_OUT = 32
-
-
-def _draw(weights: jax.Array, uniform: jax.Array) -> jax.Array:
-    """Draw a state for each sequence by one uniform and cumulative sums; never one of weight zero.
-
-    Args:
-        weights: Non-negative, shape `(K, B)`.
-        uniform: In [0, 1), shape `(B,)`.
-
-    Returns:
-        States, shape `(B,)`, int32; -1 where all weights are zero.
-    """
-    num_states = weights.shape[0]
-    if num_states <= WRITTEN_OUT:
-        return _draw_written_out(weights, uniform)
-    below = jnp.tril(jnp.ones((num_states, num_states), weights.dtype))
-    cumulative = jnp.sum(below[:, :, None] * weights[None], axis=1)
-    states = jnp.arange(num_states, dtype=jnp.int32)[:, None]
-    # the sums round differently, so the last possible state is a limit, not a consequence
-    last = jnp.max(jnp.where(weights > 0, states, -1), axis=0)
-    possible = (weights > 0) & (cumulative > uniform * cumulative[-1])
-    return jnp.minimum(jnp.min(jnp.where(possible, states, num_states), axis=0), last)
-
-
-def _draw_written_out(weights: jax.Array, uniform: jax.Array) -> jax.Array:
-    """`_draw` state by state: one fused loop over the batch, up to twenty times faster a step for a few states."""
-    cumulative = list(itertools.accumulate(weights))
-    goal = uniform * cumulative[-1]
-    state = jnp.full(uniform.shape, -1, jnp.int32)
-    for k, weight in enumerate(weights):
-        state = jnp.where(weight > 0, k, state)
-    for k in reversed(range(len(cumulative))):
-        state = jnp.where((weights[k] > 0) & (cumulative[k] > goal), k, state)
-    return state
+from vmix.numerics import draw_by_sums
 
 
 def _columns(matrix: jax.Array, state: jax.Array) -> jax.Array:
@@ -100,12 +64,12 @@ def sample_posterior(key: jax.Array, chain: Chain, unary: jax.Array, method: str
     def backward(arithmetic: Arithmetic, messages: Messages, total: jax.Array) -> jax.Array:
         beliefs = arithmetic.times(messages.evidence, messages.forward)
         matrices = chain.log_transition if arithmetic is LOG else jnp.exp(chain.log_transition)
-        end = _draw(arithmetic.in_proportion(beliefs[-1]), uniform[-1])
+        end = draw_by_sums(arithmetic.in_proportion(beliefs[-1]), uniform[-1])[0]
         if runs_associative(method, unary.shape):
             weights = arithmetic.times(beliefs[:-1, :, None], matrices)
             weights = weights if links is None else jnp.where(links[:, None, None], weights, beliefs[:-1, :, None])
             weights = arithmetic.in_proportion(jnp.swapaxes(weights, 1, 2))
-            origins = jax.vmap(jax.vmap(_draw, in_axes=(0, None)))(weights, uniform[:-1])
+            origins = jax.vmap(jax.vmap(draw_by_sums, in_axes=(0, None)))(weights, uniform[:-1])[0]
             return jnp.concatenate([_follow(origins, end), end[None]])
         each, shared = _matrices(matrices)
 
@@ -113,7 +77,7 @@ def sample_posterior(key: jax.Array, chain: Chain, unary: jax.Array, method: str
             belief, matrix, linked, uniform = inputs
             weights = arithmetic.times(belief, _columns(shared if matrix is None else matrix, after))
             weights = weights if linked is None else jnp.where(linked, weights, belief)
-            state = _draw(arithmetic.in_proportion(weights), uniform)
+            state = draw_by_sums(arithmetic.in_proportion(weights), uniform)[0]
             return state, state
 
         path: jax.Array = jax.lax.scan(step, end, (beliefs[:-1], each, links, uniform[:-1]), reverse=True)[1]
@@ -132,11 +96,11 @@ def sample_prior(key: jax.Array, chain: Chain, *, num_steps: int, batch: int) ->
 
     def step(before: jax.Array, inputs: tuple) -> tuple:
         matrix, uniform = inputs
-        state = _draw(_columns(shared if matrix is None else matrix, before), uniform)
+        state = draw_by_sums(_columns(shared if matrix is None else matrix, before), uniform)[0]
         return state, state
 
     first = jnp.broadcast_to(chain.log_initial, (chain.log_initial.shape[0], batch))
-    start = _draw(LOG.in_proportion(first), uniform[0])
+    start = draw_by_sums(LOG.in_proportion(first), uniform[0])[0]
     path: jax.Array = jax.lax.scan(step, start, (each, uniform[1:]))[1]
     return _only_present(chain, jnp.concatenate([start[None], path]))
 

@@ -18,17 +18,13 @@ from vmix.distributions.segment_recursions import (
     log_sum,
     within,
 )
+from vmix.numerics import draw_by_sums
 
 
 def _draw(log_weights: jax.Array, uniform: jax.Array) -> jax.Array:
     """Draw an entry of `(K, B)` for each of the batch by one uniform `(B,)`; -1 where all are impossible."""
     weights = jnp.exp(log_weights - leading(log_weights))
-    cumulative = jnp.cumsum(weights, axis=0)
-    entries = jnp.arange(weights.shape[0], dtype=jnp.int32)[:, None]
-    # the sums round differently, so the last possible entry is a limit, not a consequence
-    last = jnp.max(jnp.where(weights > 0, entries, -1), axis=0)
-    possible = (weights > 0) & (cumulative > uniform * cumulative[-1])
-    return jnp.minimum(jnp.min(jnp.where(possible, entries, weights.shape[0]), axis=0), last)
+    return draw_by_sums(weights, uniform)[0]
 
 
 def _column(array: jax.Array, size: int) -> jax.Array | int:
