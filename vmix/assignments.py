@@ -64,8 +64,7 @@ def draw(key: Array, layout: Layout, terms: LocalTerms, log_weights: Array) -> t
     if terms.prior is None:
         value, total = sample_categorical(key, log_weights)
     else:
-        unary = layout.to_rows(log_weights)
-        value, total = terms.prior.sample_posterior(key, unary), terms.prior.log_normalizer(unary)
+        value, total = terms.prior.sample_with_total(key, layout.to_rows(log_weights))
     return value, given(layout, terms, value, key=jax.random.fold_in(key, _HIDDEN))._replace(log_total=total)
 
 

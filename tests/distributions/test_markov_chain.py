@@ -277,6 +277,17 @@ def test_paths_composed_in_pairs_are_those_drawn_step_by_step(evidence, varying,
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("masked", [False, True], ids=["all steps", "some steps"])
+def test_the_total_that_comes_with_a_path_is_the_log_normalizer(masked, method):
+    mask = jnp.arange(NUM_STEPS) < np.array([5, 2, 3, 1])[:, None] if masked else None
+    chain = MarkovChain(INITIALS["zeros"], TRANSITIONS["zeros"], NUM_STEPS, mask=mask, method=method)
+    unary = jnp.asarray(EVIDENCE["plain"])
+    path, total = jax.jit(lambda key, unary: chain.sample_with_total(key, unary))(jax.random.key(5), unary)
+    np.testing.assert_array_equal(path, draw(jax.random.key(5), chain, unary))
+    np.testing.assert_allclose(total, normalise(chain, unary), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("backend", "shape", "in_pairs"),
     [

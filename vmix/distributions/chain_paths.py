@@ -56,12 +56,16 @@ def _only_present(chain: Chain, path: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="method")
-def sample_posterior(key: jax.Array, chain: Chain, unary: jax.Array, method: str) -> jax.Array:
-    """Draw paths from `p(c | unary)`: filter forward, sample backward. All -1 where no path is possible."""
+def sample_posterior(key: jax.Array, chain: Chain, unary: jax.Array, method: str) -> tuple[jax.Array, jax.Array]:
+    """Draw paths from `p(c | unary)`: filter forward, sample backward. All -1 where no path is possible.
+
+    Returns:
+        Paths, and `log sum_c p(c) exp(sum_t unary[t, c_t])` of the filter, shape `(B,)`, nats.
+    """
     uniform = jax.random.uniform(key, (unary.shape[0], unary.shape[-1]), unary.dtype)
     links = None if chain.present is None else chain.present[1:]
 
-    def backward(arithmetic: Arithmetic, messages: Messages, total: jax.Array) -> jax.Array:
+    def backward(arithmetic: Arithmetic, messages: Messages, total: jax.Array) -> tuple[jax.Array, jax.Array]:
         beliefs = arithmetic.times(messages.evidence, messages.forward)
         matrices = chain.log_transition if arithmetic is LOG else jnp.exp(chain.log_transition)
         end = draw_by_sums(arithmetic.in_proportion(beliefs[-1]), uniform[-1])[0]
@@ -70,7 +74,7 @@ def sample_posterior(key: jax.Array, chain: Chain, unary: jax.Array, method: str
             weights = weights if links is None else jnp.where(links[:, None, None], weights, beliefs[:-1, :, None])
             weights = arithmetic.in_proportion(jnp.swapaxes(weights, 1, 2))
             origins = jax.vmap(jax.vmap(draw_by_sums, in_axes=(0, None)))(weights, uniform[:-1])[0]
-            return jnp.concatenate([_follow(origins, end), end[None]])
+            return jnp.concatenate([_follow(origins, end), end[None]]), total
         each, shared = _matrices(matrices)
 
         def step(after: jax.Array, inputs: tuple) -> tuple:
@@ -81,11 +85,12 @@ def sample_posterior(key: jax.Array, chain: Chain, unary: jax.Array, method: str
             return state, state
 
         path: jax.Array = jax.lax.scan(step, end, (beliefs[:-1], each, links, uniform[:-1]), reverse=True)[1]
-        return jnp.concatenate([path, end[None]])
+        return jnp.concatenate([path, end[None]]), total
 
-    path = _only_present(chain, run(chain, unary, method, backward, both=False))
+    path, total = run(chain, unary, method, backward, both=False)
+    path = _only_present(chain, path)
     # what the filter rules out late may look possible early
-    return jnp.where(jnp.any(path < 0, axis=0), _only_present(chain, jnp.full_like(path, -1)), path)
+    return jnp.where(jnp.any(path < 0, axis=0), _only_present(chain, jnp.full_like(path, -1)), path), total
 
 
 @functools.partial(jax.jit, static_argnames=("num_steps", "batch"))

@@ -203,8 +203,13 @@ class MarkovChain(StructuredDiscrete):
 
     def sample_posterior(self, key: jax.Array, unary: jax.Array) -> jax.Array:
         """Filter forward, sample backward; see `StructuredDiscrete`."""
+        return self.sample_with_total(key, unary)[0]
+
+    def sample_with_total(self, key: jax.Array, unary: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Filter forward, which gives the log-normaliser too, sample backward; see `StructuredDiscrete`."""
         chain, unary, batch = self._enter(unary)
-        return outward(chain_paths.sample_posterior(key, chain, unary, self.method), batch)
+        path, total = chain_paths.sample_posterior(key, chain, unary, self.method)
+        return outward(path, batch), total.reshape(batch)
 
     def mode(self, unary: jax.Array) -> jax.Array:
         """Return the most probable path (Viterbi), the lowest states among equals; see `StructuredDiscrete`."""

@@ -88,6 +88,10 @@ class StructuredDiscrete(dist.Distribution):
         """Draw `c` from `p(c | unary)` exactly, shape `(*batch, T)`, int32; -1 where nothing is possible."""
         raise NotImplementedError
 
+    def sample_with_total(self, key: jax.Array, unary: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return `sample_posterior` and `log_normalizer`, from one pass where a subclass has one for both."""
+        return self.sample_posterior(key, unary), self.log_normalizer(unary)
+
     def mode(self, unary: jax.Array) -> jax.Array:
         """Return the most probable `c` given `unary`, shape `(*batch, T)`, int32; -1 where nothing is possible."""
         raise NotImplementedError
