@@ -283,8 +283,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         claim="a state is drawn where the sum before its own passes the uniform number",
         file="vmix/numerics.py",
-        old="for part in sums[:-1])",
-        new="for part in sums[1:])",
+        old="(sums[k] > threshold)",
+        new="(sums[max(k - 1, 0)] > threshold)",
         tests=_NUMERICS,
     ),
     Mutant(

@@ -128,12 +128,15 @@ def draw_by_sums(weights: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax
     """
     num_entries = weights.shape[0]
     if num_entries <= WRITTEN_OUT:
-        # sums in order: an entry of weight zero adds exactly nothing, so the first sum past the threshold has a weight
+        # one fused loop over the columns; the last possible entry is where rounding may end
         sums = list(itertools.accumulate(weights))
-        total = sums[-1]
-        threshold = uniform * total
-        passed = (((part <= threshold) & (part < total)).astype(jnp.int32) for part in sums[:-1])
-        return jnp.where(total > 0, sum(passed, jnp.zeros(uniform.shape, jnp.int32)), -1), total
+        threshold = uniform * sums[-1]
+        drawn = jnp.full(uniform.shape, -1, jnp.int32)
+        for k in range(num_entries):
+            drawn = jnp.where(weights[k] > 0, k, drawn)
+        for k in reversed(range(num_entries)):
+            drawn = jnp.where((weights[k] > 0) & (sums[k] > threshold), k, drawn)
+        return drawn, sums[-1]
     below = jnp.tril(jnp.ones((num_entries, num_entries), weights.dtype))
     # an accelerator's default precision would round the weights to 10 bits
     cumulative = jnp.matmul(below, weights, precision=jax.lax.Precision.HIGHEST)
