@@ -70,7 +70,7 @@ def _tutorial(case: str) -> Callable[[Lookup], float]:
 # the original's five rounds on the same 3,000 pairs, accuracy of the last round; the page says how it ran
 SERKET = {"vae_gmm/modules": (0.757, 1304), "vae_gmm_mm/modules": (0.760, 2151)}
 COMPILING = "compiling and tracing; the fit itself takes less than half a second"
-EVIDENCE = "one seed; the evidence finds 10 to 14 components for ten digits (decision 13)"
+EVIDENCE = "two seeds; the evidence finds 10 to 14 components for ten digits (decision 13)"
 TARGETS = (
     Target("MNIST, accuracy of `vade_full`, mean", 0.965, _of("deep_mixtures", "mnist/vade_full", "accuracy")),
     Target(
