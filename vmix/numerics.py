@@ -119,12 +119,11 @@ def draw_by_sums(weights: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax
     """Draw an entry of each column by one uniform number and cumulative sums; never one of weight zero.
 
     Args:
-        weights: Non-negative, shape `(K, N)`.
+        weights: Non-negative, shape `(K, N)`; a column may be NaN as a whole.
         uniform: In [0, 1), shape `(N,)`.
 
     Returns:
-        `(entries, totals)`, shape `(N,)` each: int32, -1 where all weights are zero or one is NaN; and the sums of
-        the columns.
+        `(entries, totals)`, shape `(N,)` each: int32, -1 where all weights are zero or NaN; and the sums of columns.
     """
     num_entries = weights.shape[0]
     if num_entries <= WRITTEN_OUT:
