@@ -99,7 +99,8 @@ def build(model: str, engine: EngineName, choice: Choice) -> tuple[Any, Any]:
 
     entries = entries_of_models()
     if model not in entries:
-        raise ValueError(unknown("model", model, entries))
+        own = "a program of your own: vmix.fit in Python, or vmix new to make it a package"
+        raise ValueError(f"{unknown('model', model, entries)} ({own})")
     given = {n: getattr(choice, n) for n in ("num_components", "latent_dim")}
     program = _make(entries[model].load(), "hyperparameter", given, choice.set)
     names = ("num_steps", "num_sweeps", "num_samples", "num_warmup", "batch_size", "restarts")

@@ -11,7 +11,8 @@ import pytest
 from numpyro import handlers
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin, summary
 from numpyro.infer import MCMC, NUTS, init_to_value
-from scipy.stats import ks_2samp
+from scipy.special import logsumexp
+from scipy.stats import ks_2samp, norm
 
 import vmix
 from tests.oracles import fitted, half_normal_case, poisson_case
@@ -181,6 +182,22 @@ def test_gibbs_leaves_joint_invariant(small_plan):
     """
     found = p_values(small_plan, seed=3)
     assert min(found.values()) > FALSE_ALARM / QUANTITIES, found
+
+
+def test_objective_is_the_log_joint_with_labels_summed_out(small_plan):
+    """Of the globals that a sweep begins with, per datum, against numbers from SciPy and NumPyro's priors."""
+    values, log_joint = replay(small_plan, jax.random.key(1), {})
+    data = Data((values["x"], values["y"]), None, None)
+    engine = Gibbs(num_samples=1, num_warmup=0)
+    start = Start({n: values[n] for n in small_plan.globals}, {})
+    state = engine.init(small_plan, start, data, key=jax.random.key(2))
+    _, info = engine.step(small_plan, state, data, Schedule(jnp.ones(()), jnp.ones(())))
+    v = {name: np.asarray(value, np.float64) for name, value in values.items()}
+    each = np.log(v["w"]) + norm(v["loc"], 1 / np.sqrt(v["tau"])).logpdf(v["x"][:, None])
+    each += norm(0.0, v["scale"]).logpdf(v["y"][:, None])
+    of_labels = np.take_along_axis(each, v["c"].astype(int)[:, None], 1).sum()
+    expected = float(log_joint) - of_labels + logsumexp(each, axis=1).sum()
+    np.testing.assert_allclose(info.objective, expected / ROWS, rtol=1e-5)
 
 
 @pytest.mark.slow
