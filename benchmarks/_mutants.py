@@ -274,6 +274,13 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/distributions/test_markov_chain.py::test_posterior_and_mode_equal_enumeration",),
     ),
     Mutant(
+        claim="what underflow loses from a chain with zero transitions is not seen",
+        file="vmix/distributions/chain_recursions.py",
+        old="in_any(underflow_matters(chain, messages))",
+        new="in_any(underflow_matters(chain, messages) & False)",
+        tests=("tests/distributions/test_chain_underflow.py",),
+    ),
+    Mutant(
         claim="backward sampling reads a row of the transitions for a column",
         file="vmix/distributions/chain_paths.py",
         old="_columns(shared if matrix is None else matrix, after))",

@@ -245,6 +245,15 @@ def test_posterior_and_prior_draws_follow_the_exact_joint(parameters):
     )
 
 
+@pytest.mark.parametrize("masked", [False, True], ids=["all steps", "some steps"])
+def test_the_total_that_comes_with_a_path_is_the_log_normalizer(masked):
+    mask = jnp.arange(NUM_STEPS) < np.array([5, 0, 3, 1])[:, None] if masked else None
+    chain, unary = HiddenSemiMarkov(*ZEROS, NUM_STEPS, mask=mask), jnp.asarray(PLAIN)
+    path, total = jax.jit(lambda key, unary: chain.sample_with_total(key, unary))(jax.random.key(5), unary)
+    assert_allclose(total, chain.log_normalizer(unary), rtol=1e-12)
+    np.testing.assert_array_equal(path, draw(jax.random.key(5), chain, unary))
+
+
 @pytest.mark.parametrize("parameters", PARAMETERS)
 def test_filtered_equals_enumeration_of_the_steps_so_far(parameters):
     chain = HiddenSemiMarkov(*PARAMETERS[parameters], NUM_STEPS)

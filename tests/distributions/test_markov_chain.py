@@ -396,4 +396,4 @@ def test_vmap_over_chains_equals_a_loop_and_runs_one_branch():
         one = {name: array[n] for name, array in potentials.items()}
         looped = gradient_in_potentials(one, *arguments[1:], "sequential")[0]
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a[n], b, rtol=1e-10), found, looped)  # noqa: B023
-    assert str(jax.make_jaxpr(mapped)(*arguments)).count("cond[") == 2
+    assert str(jax.make_jaxpr(mapped)(*arguments)).count("cond[") == 3

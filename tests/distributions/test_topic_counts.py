@@ -155,7 +155,7 @@ def test_blocks_of_documents_change_nothing(monkeypatch, entries):
 @pytest.mark.parametrize("chunk, entries", [(1 << 13, 1 << 19), (128, 100)], ids=["one-piece", "many-pieces"])
 def test_every_token_is_drawn_once(monkeypatch, chunk, entries):
     monkeypatch.setattr(tokens, "_CHUNK_TOKENS", chunk)
-    monkeypatch.setattr(topic_counts, "_DRAWN_BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(topic_counts, "_BLOCK_ENTRIES", entries)
     weights, probs, counts = corpus()
     weights[:, 2], probs[1, ::2] = 0, 0
     weights, probs = weights / weights.sum(1, keepdims=True), probs / probs.sum(1, keepdims=True)
@@ -192,7 +192,7 @@ def test_drawn_statistics_have_the_posterior_s_mean_and_spread():
 def test_tokens_of_different_chunks_and_blocks_are_drawn_independently(monkeypatch):
     """The variance of a count of 400 fair coins over 2,000 draws, by chi-squared; false alarms 1e-6."""
     monkeypatch.setattr(tokens, "_CHUNK_TOKENS", 64)
-    monkeypatch.setattr(topic_counts, "_DRAWN_BLOCK_ENTRIES", 4)
+    monkeypatch.setattr(topic_counts, "_BLOCK_ENTRIES", 4)
     topics = TopicCounts(np.full((4, 2), 0.5), np.full((2, 2), 0.5), 100)
     keys = jax.random.split(jax.random.key(6), 2000)
     drawn = jax.jit(jax.vmap(lambda key: topics.sample_statistics(key, np.full((4, 2), 50))["weights"]))(keys)

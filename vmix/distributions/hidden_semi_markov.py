@@ -207,8 +207,13 @@ class HiddenSemiMarkov(StructuredDiscrete):
 
     def sample_posterior(self, key: jax.Array, unary: jax.Array) -> jax.Array:
         """Filter forward, sample backward; see `StructuredDiscrete`."""
+        return self.sample_with_total(key, unary)[0]
+
+    def sample_with_total(self, key: jax.Array, unary: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Filter forward, which gives the log-normaliser too, sample backward; see `StructuredDiscrete`."""
         segments, unary, batch = self._with_evidence(unary)
-        return outward(segment_paths.sample_posterior(key, segments, unary), batch)
+        path, total = segment_paths.sample_posterior(key, segments, unary)
+        return outward(path, batch), total.reshape(batch)
 
     def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """Draw from the prior, shape `(*sample_shape, *batch_shape, T)`, int32; 0 at absent steps."""

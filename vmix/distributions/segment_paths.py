@@ -63,10 +63,14 @@ def _join(segments: Segments, path: jax.Array, end: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def sample_posterior(key: jax.Array, segments: Segments, unary: jax.Array) -> jax.Array:
-    """Draw paths from `p(c | unary)`: filter forward, sample backward. All -1 where no path is possible."""
+def sample_posterior(key: jax.Array, segments: Segments, unary: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Draw paths from `p(c | unary)`: filter forward, sample backward. All -1 where no path is possible.
+
+    Returns:
+        Paths, and `log sum_c p(c) exp(sum_t unary[t, c_t])` of the filter, shape `(B,)`, nats.
+    """
     segments = within(segments, unary.shape[0])
-    beliefs = all_beliefs(segments, unary)
+    beliefs, total = all_beliefs(segments, unary)
     uniform = jax.random.uniform(key, (unary.shape[0], 2, unary.shape[-1]), unary.dtype)
 
     def step(carry: tuple, inputs: tuple) -> tuple:
@@ -80,7 +84,7 @@ def sample_posterior(key: jax.Array, segments: Segments, unary: jax.Array) -> ja
     end = _draw(log_sum(last, 1), uniform[-1, 0])
     carry = end, _draw(_ages_of(last, end), uniform[-1, 1])
     path: jax.Array = jax.lax.scan(step, carry, (beliefs[:-1], _links(segments), uniform[:-1]), reverse=True)[1]
-    return _join(segments, path, end)
+    return _join(segments, path, end), total
 
 
 @jax.jit

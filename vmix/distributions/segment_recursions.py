@@ -117,6 +117,11 @@ def log_normalizer(segments: Segments, unary: jax.Array) -> jax.Array:
     """
     segments = within(segments, unary.shape[0])
     last, tops, _ = _forward(segments, unary, keep=False)
+    return _total(segments, last, tops)
+
+
+def _total(segments: Segments, last: jax.Array, tops: jax.Array) -> jax.Array:
+    """Return the log-normaliser, shape `(B,)`, from what `_forward` returns."""
     end = last + segments.log_tail
     total = sum_over_time(tops) + log_sum(end.reshape(-1, end.shape[-1]), 0)
     return total if segments.present is None else jnp.where(segments.present[0], total, 0)
@@ -126,14 +131,18 @@ def log_normalizer(segments: Segments, unary: jax.Array) -> jax.Array:
 def filtered(segments: Segments, unary: jax.Array) -> jax.Array:
     """Return `p(c_t = k | unary_1..t)`, shape `(T, K, B)`; zeros where nothing is possible."""
     segments = within(segments, unary.shape[0])
-    beliefs = all_beliefs(segments, unary)
+    beliefs, _ = all_beliefs(segments, unary)
     states = log_sum(beliefs + segments.log_tail[None], 2)
     weights = jnp.exp(states - jax.vmap(leading)(states)[:, None])
     total = jnp.sum(weights, axis=1, keepdims=True)
     return weights / jnp.where(total > 0, total, 1)
 
 
-def all_beliefs(segments: Segments, unary: jax.Array) -> jax.Array:
-    """Return `log p(c_t = k, age, unary_1..t)` up to a factor a step, `(T, K, A, B)`, for durations cut by `within`."""
-    last, _, kept = _forward(segments, unary, keep=True)
-    return jnp.concatenate([kept, last[None]])
+def all_beliefs(segments: Segments, unary: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Filter forward, for durations cut by `within`.
+
+    Returns:
+        `log p(c_t = k, age, unary_1..t)` up to a factor a step, `(T, K, A, B)`, and the log-normaliser, `(B,)`, nats.
+    """
+    last, tops, kept = _forward(segments, unary, keep=True)
+    return jnp.concatenate([kept, last[None]]), _total(segments, last, tops)
