@@ -112,6 +112,16 @@ LOG = Arithmetic(0.0, jnp.add, _log_over, _log_total, _log_move, _same, jnp.exp,
 
 
 @jax.custom_batching.custom_vmap
+def in_any(condition: jax.Array) -> jax.Array:
+    """Return a Boolean scalar, under `vmap` whether it holds anywhere in the batch: one branch of a `cond` for all."""
+    return condition
+
+
+@in_any.def_vmap
+def _in_any_of_all(axis_size: int, in_batched: list, condition: jax.Array) -> tuple:
+    return jnp.any(condition), False
+
+
 def scaling_is_exact(log_transition: jax.Array) -> jax.Array:
     """Say whether no underflow of the scaled recursions can lose a path that matters.
 
@@ -129,23 +139,7 @@ def scaling_is_exact(log_transition: jax.Array) -> jax.Array:
     """
     precision = jnp.finfo(log_transition.dtype)
     threshold = 0.5 * (jnp.log(precision.tiny) - jnp.log(precision.eps) + jnp.log(log_transition.shape[-2]))
-    return jnp.min(log_transition, initial=jnp.inf) > threshold
-
-
-@scaling_is_exact.def_vmap
-def _scaling_is_exact_for_all(axis_size: int, in_batched: list, log_transition: jax.Array) -> tuple:
-    return scaling_is_exact(log_transition), False
-
-
-@jax.custom_batching.custom_vmap
-def in_any(condition: jax.Array) -> jax.Array:
-    """Return a Boolean scalar, under `vmap` whether it holds anywhere in the batch: one branch of a `cond` for all."""
-    return condition
-
-
-@in_any.def_vmap
-def _in_any_of_all(axis_size: int, in_batched: list, condition: jax.Array) -> tuple:
-    return jnp.any(condition), False
+    return ~in_any(~(jnp.min(log_transition, initial=jnp.inf) > threshold))
 
 
 def runs_associative(method: str, shape: tuple[int, ...]) -> bool:
