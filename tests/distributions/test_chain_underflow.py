@@ -18,6 +18,7 @@ def double_precision() -> Iterator[None]:
 
 
 compute = jax.jit(lambda chain, unary: chain.posterior(unary))
+normalise = jax.jit(lambda chain, unary: chain.log_normalizer(unary))
 
 
 @jax.jit
@@ -58,3 +59,14 @@ def test_single_precision_with_zero_transitions_equals_double_precision_on_logar
         found = compute(chain, jnp.asarray(unary[some], jnp.float32))
         np.testing.assert_allclose(found.log_normalizer, truth.log_normalizer[some], rtol=1e-6, atol=1e-5)
         np.testing.assert_allclose(found.marginals, truth.marginals[some], atol=1e-4)
+        forward = normalise(chain, jnp.asarray(unary[some], jnp.float32))
+        np.testing.assert_allclose(forward, truth.log_normalizer[some], rtol=1e-6, atol=1e-5)
+
+
+def test_what_backward_messages_alone_lose_is_seen():
+    # forward each step is normalised and loses nothing; backward state 1 has e^-120 of state 0, which cannot be
+    chain = MarkovChain(jnp.array([0.0, 1.0], jnp.float32), jnp.eye(2, dtype=jnp.float32), 4)
+    unary = jnp.array([[0.0, 0.0], [0.0, -60.0], [0.0, -60.0], [0.0, 0.0]], jnp.float32)
+    found = compute(chain, unary)
+    np.testing.assert_allclose(found.log_normalizer, -120.0)
+    np.testing.assert_allclose(found.marginals, np.tile([0.0, 1.0], (4, 1)))
