@@ -63,8 +63,8 @@ def test_single_precision_with_zero_transitions_equals_double_precision_on_logar
         np.testing.assert_allclose(forward, truth.log_normalizer[some], rtol=1e-6, atol=1e-5)
 
 
-def test_what_backward_messages_alone_lose_is_seen():
-    # forward each step is normalised and loses nothing; backward state 1 has e^-120 of state 0, which cannot be
+def test_the_only_possible_path_is_found_against_all_evidence():
+    # backward state 1 has e^-120 of state 0, which cannot be
     chain = MarkovChain(jnp.array([0.0, 1.0], jnp.float32), jnp.eye(2, dtype=jnp.float32), 4)
     unary = jnp.array([[0.0, 0.0], [0.0, -60.0], [0.0, -60.0], [0.0, 0.0]], jnp.float32)
     found = compute(chain, unary)
